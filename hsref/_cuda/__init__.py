@@ -1,0 +1,1 @@
+"""CUDA kernels from the same per-point sources; imported only on request."""

@@ -1,0 +1,277 @@
+"""Launches: workspaces, transfers and records on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from .._batch import Kernel, RawRecord
+from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS
+from .._jit import DeviceFunction, specialise
+from ..sets.base import PolyhedralSet
+from .compat import compile_device, cuda, free_bytes, processors, require_device, simulated
+from .kernels import hs_grid, project_grid
+from .warp import LANES, cooperative
+
+BLOCK = 128
+THREADS_PER_PROCESSOR = 1024
+MEMORY_SHARE = 0.8
+"""Part of the free device memory a call may take."""
+WORKSPACES = 16
+"""Workspaces a set keeps (one a stream and size) before it starts over."""
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """The arrays of :class:`hsref._batch.RawRecord` on the device; tapes have one row a sample."""
+
+    y: Any
+    status: Any
+    code: Any
+    dual: Any
+    info: Any
+    margin: Any
+    tape_f: Any
+    tape_i: Any
+    failed: bool
+
+    def to_host(self, kernel: Kernel) -> RawRecord:
+        """Copy to the host and close the gaps between the tapes."""
+        host = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "failed"}
+        host = {k: v.copy_to_host() for k, v in host.items()}
+        batch = host["status"].size
+        tapes: dict[str, np.ndarray] = {}
+        for letter, column, most in (
+            ("f", INFO_TAPE_FLOATS, kernel.tape_floats),
+            ("i", INFO_TAPE_INTS, kernel.tape_ints),
+        ):
+            length = host["info"][:, column].astype(np.int64)
+            rows = host[f"tape_{letter}"][: batch * most].reshape(batch, most)
+            tapes[f"tape_{letter}"] = rows[np.arange(most) < length[:, None]]
+            tapes[f"at_{letter}"] = np.concatenate(([0], np.cumsum(length)))
+        # Arrays of width 0 cannot be passed to a kernel; drop the column that stood in for them.
+        host["code"] = host["code"][:, : kernel.code_size]
+        host["dual"] = host["dual"][:, : kernel.dual_size]
+        return RawRecord(**{k: v for k, v in host.items() if k not in tapes}, **tapes)
+
+
+def project_host(
+    C: PolyhedralSet, x: np.ndarray, data: np.ndarray, active_tol: float, *, keep: bool
+) -> RawRecord:
+    """Project host rows on the device, in as many pieces as its memory asks for."""
+    require_device()
+    kernel = C.kernel
+    batch = x.shape[0]
+    if batch == 0:
+        from .._batch import run_project
+
+        return run_project(kernel, x, data, active_tol, keep=keep, n_threads=1)
+    piece = _samples_that_fit(kernel, x.dtype.itemsize, keep, batch)
+    parts = []
+    for begin in range(0, batch, piece):
+        end = min(begin + piece, batch)
+        rows = data if data.shape[0] == 1 else data[begin:end]
+        found = project_device(
+            C, cuda.to_device(np.ascontiguousarray(x[begin:end])), rows, active_tol, keep=keep
+        )
+        if keep:
+            parts.append(found.to_host(kernel))
+        else:
+            empty = np.empty((0, 0))
+            parts.append(
+                RawRecord(
+                    found.y.copy_to_host(), found.status.copy_to_host(),
+                    np.empty((0, kernel.code_size), np.int8), empty, empty, empty,
+                    np.empty(0), np.empty(0, np.int32), np.zeros(1, int), np.zeros(1, int),
+                )
+            )  # fmt: skip
+    return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def project_device(
+    C: PolyhedralSet,
+    x: Any,
+    data: np.ndarray,
+    active_tol: float,
+    *,
+    keep: bool,
+    stream: Any = 0,
+    cooperate: bool = True,
+) -> DeviceRecord:
+    """Project the rows of a device array; nothing but one flag returns to the host.
+
+    With ``cooperate=False`` the per-point kernel runs even where a warp variant exists.
+    """
+    kernel = C.kernel
+    batch, n = x.shape
+    threads = _threads(kernel, batch)
+    rows = batch if keep else threads
+    y = cuda.device_array((batch, n), x.dtype, stream=stream)
+    status = cuda.device_array(batch, np.int8, stream=stream)
+    code = cuda.device_array((rows, max(kernel.code_size, 1)), np.int8, stream=stream)
+    dual = cuda.device_array((rows, max(kernel.dual_size, 1)), np.float64, stream=stream)
+    info = cuda.device_array((rows, INFO_SIZE), np.int32, stream=stream)
+    margin = cuda.device_array((rows, 2), np.float64, stream=stream)
+    taped = batch if keep else 0
+    tape_f = cuda.device_array(max(taped * kernel.tape_floats, 1), np.float64, stream=stream)
+    tape_i = cuda.device_array(max(taped * kernel.tape_ints, 1), np.int32, stream=stream)
+    flag = cuda.to_device(np.zeros(1, np.int32), stream=stream)
+    together = cooperative(kernel.project_point, n, x.dtype) if cooperate else None
+    if together is not None:
+        together[_warp_blocks(batch), BLOCK, stream](
+            x, _to_device(C, data), 0 if data.shape[0] == 1 else 1, active_tol, int(keep), y,
+            status, code, dual, info, margin, flag,
+        )  # fmt: skip
+        failed = bool(flag.copy_to_host(stream=stream)[0])
+        return DeviceRecord(y, status, code, dual, info, margin, tape_f, tape_i, failed)
+    space = _workspace(C, kernel.work_size, kernel.iwork_size, threads, stream)
+    launch = _kernel(kernel, "project_point", kernel.project_point, project_grid)
+    launch[-(-threads // BLOCK), BLOCK, stream](
+        x, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), active_tol, int(keep),
+        y, status, code, dual, info, margin, tape_f, tape_i, kernel.tape_floats, kernel.tape_ints,
+        *space, flag,
+    )  # fmt: skip
+    failed = bool(flag.copy_to_host(stream=stream)[0])
+    return DeviceRecord(y, status, code, dual, info, margin, tape_f, tape_i, failed)
+
+
+def hs_device(
+    C: PolyhedralSet,
+    record: DeviceRecord,
+    data: np.ndarray,
+    mask: int,
+    g: Any,
+    stream: Any = 0,
+    cooperate: bool = True,
+) -> Any:
+    """Apply V to the rows of a device array, shape (R * B, N)."""
+    kernel = C.kernel
+    threads = _threads(kernel, g.shape[0])
+    out = cuda.device_array(g.shape, g.dtype, stream=stream)
+    together = cooperative(kernel.hs_point, C.size, g.dtype) if cooperate else None
+    if together is not None:
+        together[_warp_blocks(g.shape[0]), BLOCK, stream](g, record.status, record.code, mask, out)
+        return out
+    space = _workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, threads, stream)
+    launch = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
+    launch[-(-threads // BLOCK), BLOCK, stream](
+        g, record.y, record.status, record.code, record.tape_f, record.tape_i, kernel.tape_floats,
+        kernel.tape_ints, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), mask,
+        out, *space,
+    )  # fmt: skip
+    return out
+
+
+_KERNELS: dict[tuple[str, DeviceFunction], Any] = {}
+
+
+def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -> Any:
+    key = (slot, routine)
+    if key not in _KERNELS:
+        bound = specialise(template, kernel.name, **{slot: routine})
+        _KERNELS[key] = cuda.jit(bound._rebind("cuda", compile_device))
+    return _KERNELS[key]
+
+
+def _warp_blocks(rows: int) -> int:
+    return max(1, min(-(-rows // (BLOCK // LANES)), 16 * processors()))
+
+
+def _threads(kernel: Kernel, samples: int) -> int:
+    wanted = processors() * THREADS_PER_PROCESSOR
+    free = free_bytes()
+    if free is not None:
+        # Scratch is a cost a thread, not a sample: fewer threads in flight when it is large.
+        wanted = min(wanted, max(BLOCK, int(0.25 * free / _bytes_a_thread(kernel))))
+    return max(1, min(samples, wanted))
+
+
+def _bytes_a_thread(kernel: Kernel) -> int:
+    floats = 2 * kernel.size + max(kernel.work_size, kernel.hs_work_size, 1)
+    return 8 * floats + 4 * max(kernel.iwork_size, kernel.hs_iwork_size, 1)
+
+
+def _bytes_a_sample(kernel: Kernel, itemsize: int, keep: bool) -> int:
+    record = kernel.code_size + 8 * kernel.dual_size + 4 * INFO_SIZE + 16
+    tape = 8 * kernel.tape_floats + 4 * kernel.tape_ints
+    return 2 * itemsize * kernel.size + 1 + (record + tape if keep else 0)
+
+
+def _samples_that_fit(kernel: Kernel, itemsize: int, keep: bool, batch: int) -> int:
+    free = free_bytes()
+    if free is None:
+        return batch
+    room = MEMORY_SHARE * free - _bytes_a_thread(kernel) * _threads(kernel, batch)
+    fits = int(room / _bytes_a_sample(kernel, itemsize, keep))
+    if fits < 1:
+        raise MemoryError(
+            f"one sample of {kernel.name} with N={kernel.size} needs "
+            f"{_bytes_a_sample(kernel, itemsize, keep) + _bytes_a_thread(kernel):,} bytes on the "
+            f"device, which has {free:,} free."
+        )
+    return min(fits, batch)
+
+
+def require_memory(C: PolyhedralSet, itemsize: int, keep: bool, batch: int) -> None:
+    """Raise, before anything is allocated, when a batch of device arrays cannot fit."""
+    free = free_bytes()
+    if free is None:
+        return
+    kernel = C.kernel
+    need = batch * (_bytes_a_sample(kernel, itemsize, keep) - itemsize * kernel.size)
+    if need > free:
+        raise MemoryError(
+            f"projecting {batch:,} device samples of {kernel.name} with N={kernel.size} needs "
+            f"{need:,} bytes and the device has {free:,} free: split the batch."
+        )
+
+
+def _workspace(
+    C: PolyhedralSet, floats: int, ints: int, threads: int, stream: Any
+) -> tuple[Any, ...]:
+    """Return (xw, yw, work, iwork), kept with the set: one a stream, reused call after call."""
+    # Launches on one stream follow each other and may share scratch; on two they may overlap.
+    key = (max(floats, 1), max(ints, 1), threads, getattr(stream, "handle", stream) and id(stream))
+    spaces = C._cached("cuda_spaces", dict)
+    if key not in spaces:
+        if len(spaces) >= WORKSPACES:
+            spaces.clear()
+        spaces[key] = (
+            cuda.device_array((C.size, threads), np.float64),
+            cuda.device_array((C.size, threads), np.float64),
+            cuda.device_array((key[0], threads), np.float64),
+            cuda.device_array((key[1], threads), np.int32),
+        )
+    return spaces[key]
+
+
+def _shared(C: PolyhedralSet) -> tuple[Any, ...]:
+    return C._cached("cuda_shared", lambda: tuple(_copy(a) for a in C.kernel.shared))
+
+
+def _to_device(C: PolyhedralSet, data: np.ndarray) -> Any:
+    if data is C._data_row:
+        return C._cached("cuda_data", lambda: _copy(data))
+    return _copy(data)
+
+
+def _copy(array: np.ndarray) -> Any:
+    # A fresh contiguous, writable array: one type, one compilation.
+    return cuda.to_device(np.array(array, order="C"))
+
+
+def _join(parts: list[RawRecord]) -> RawRecord:
+    joined = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts])
+        for f in fields(RawRecord)
+        if not f.name.startswith("at_")
+    }
+    for letter in "fi":
+        lengths = np.concatenate([np.diff(getattr(p, f"at_{letter}")) for p in parts])
+        joined[f"at_{letter}"] = np.concatenate(([0], np.cumsum(lengths)))
+    return RawRecord(**joined)
+
+
+__all__ = ["hs_device", "project_device", "project_host", "require_memory", "simulated"]

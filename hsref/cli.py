@@ -1,0 +1,257 @@
+"""The ``hsref`` command: ``hsref train``, ``hsref info``, ``hsref warmup``.
+
+Results go to standard output, progress and errors to standard error. Exit status 0 is success,
+1 a failure, 2 input that cannot be used (one sentence says why), 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+APPLICATIONS = ("portfolio",)
+"""Modules of :mod:`hsref.applications` that ``hsref train`` knows, by name."""
+
+EXTRAS = {
+    "apps": ("pandas", "skfolio", "clarabel", "matplotlib", "threadpoolctl", "rich"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "cuda": ("numba_cuda",),
+}
+"""What ``hsref info`` looks for, by extra."""
+
+SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments without the program's name; None takes those of the process.
+
+    Returns
+    -------
+    int
+        The exit status. Usage errors and ``--help`` leave through ``SystemExit``, as argparse has
+        it.
+
+    Examples
+    --------
+    >>> main(["train", "portfolio", "--at-least", "2", "--quick"])
+    2
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if not hasattr(chosen, "run"):
+        parser.print_help()
+        return SUCCESS
+    try:
+        return chosen.run(chosen, shlex.join(["hsref", *arguments]))
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output went away, as `head` does; that is its right
+        sys.stdout = open(os.devnull, "w")
+        return SUCCESS
+    except Exception as error:
+        if not _is_the_users(error):
+            raise
+        _say(str(error))
+        return BAD_INPUT
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Tell whether an error is about what was asked for, so that its message is all one needs."""
+    applications = sys.modules.get("hsref.applications")
+    if applications is None:
+        return False
+    return isinstance(error, (applications.InputError, applications.MissingExtraError))
+
+
+def _say(sentence: str) -> None:
+    print(f"hsref: {sentence}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    import hsref
+
+    parser = argparse.ArgumentParser(
+        prog="hsref",
+        description="Differentiable Euclidean projection onto polyhedra, with the HS-Jacobian.",
+    )
+    parser.add_argument("--version", action="version", version=f"hsref {hsref.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train an application and write a report")
+    names = train.add_subparsers(title="applications", metavar="APPLICATION", required=True)
+    for name in APPLICATIONS:
+        application = importlib.import_module(f"hsref.applications.{name}.command")
+        one = names.add_parser(name, help=application.SUMMARY, description=application.SUMMARY)
+        application.add_arguments(one)
+        one.add_argument(
+            "--out", metavar="DIR", help=f"folder for the results (default: hsref-{name})"
+        )
+        one.add_argument("--quick", action="store_true", help="a look in seconds, not a result")
+        one.add_argument(
+            "--workers", type=int, default=1, metavar="N", help="processes to train in (default 1)"
+        )
+        one.set_defaults(run=_train, application=application)
+
+    info = commands.add_parser("info", help="show versions, sets and what is installed")
+    info.set_defaults(run=_info)
+    warmup = commands.add_parser("warmup", help="compile the routines of every set into the cache")
+    warmup.set_defaults(run=_warmup)
+    return parser
+
+
+# -- train ----------------------------------------------------------------------------------------
+
+
+def _train(arguments: argparse.Namespace, command: str) -> int:
+    from hsref.applications import InputError
+
+    if not 1 <= arguments.workers <= 1024:
+        raise InputError(f"--workers must lie between 1 and 1024; got {arguments.workers}.")
+    with _progress() as progress, _executor(arguments.workers) as executor:
+        folder = arguments.application.run(arguments, command, progress, executor)
+    print(folder / "report.md")
+    return SUCCESS
+
+
+@contextlib.contextmanager
+def _executor(workers: int) -> Iterator[Executor | None]:
+    """Yield a pool of fresh processes, or None for one worker: this process."""
+    if workers == 1:
+        yield None
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # spawn: a forked child of a process that has run threaded code may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    """Leave the other processors to the other workers."""
+    os.environ.setdefault("HSREF_NUM_THREADS", "1")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows progress: a bar on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            line = bar.add_task("preparing", total=None)
+
+            def show(event: Any) -> None:
+                name = f"{event.task.stage} {event.task.arm}"
+                bar.update(line, total=event.total, completed=event.done, description=name)
+
+            yield show
+        return
+
+    last = [0.0]
+
+    def tell(event: Any) -> None:
+        now = time.monotonic()
+        if event.done == event.total or now - last[0] >= 5.0:
+            last[0] = now
+            print(
+                f"{event.done}/{event.total} runs, {event.seconds:.0f} s ({event.task.stage} "
+                f"{event.task.arm})",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    yield tell
+
+
+# -- info and warmup ------------------------------------------------------------------------------
+
+
+def _info(arguments: argparse.Namespace, command: str) -> int:
+    import platform
+    from importlib import metadata
+
+    import hsref
+    from hsref.sets import REGISTRY
+
+    print(f"hsref {hsref.__version__}")
+    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in ("numpy", "scipy", "numba", "autograd"):
+        print(f"{package} {metadata.version(package)}")
+    # affinity, not the number of processors: a container may be given fewer than it sees
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"processors {usable}")
+
+    print("\nsets")
+    width = max(len(name) for name in REGISTRY)
+    for name in sorted(REGISTRY):
+        summary = (REGISTRY[name].__doc__ or "").strip().splitlines()[:1]
+        print(f"  {name:<{width}}  {summary[0] if summary else ''}".rstrip())
+
+    print("\nextras")
+    for extra, modules in EXTRAS.items():
+        absent = [module for module in modules if importlib.util.find_spec(module) is None]
+        state = "installed" if not absent else f"not installed: {', '.join(absent)}"
+        print(f"  {extra:<6} {state}")
+
+    print("\napplications (hsref train NAME)")
+    for name in APPLICATIONS:
+        application = importlib.import_module(f"hsref.applications.{name}.command")
+        print(f"  {name}  {application.SUMMARY}")
+    return SUCCESS
+
+
+def _warmup(arguments: argparse.Namespace, command: str) -> int:
+    import hsref
+    from hsref.sets import REGISTRY
+
+    begun = time.perf_counter()
+    total = 0
+    for name, kind in REGISTRY.items():
+        started = time.perf_counter()
+        total += len(hsref.warmup(kind.examples()))
+        print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    print(f"{total} routines ready after {time.perf_counter() - begun:.1f} s")
+    return SUCCESS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

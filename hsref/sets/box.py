@@ -1,0 +1,208 @@
+r"""The box {y : lower <= y <= upper}.
+
+Projection. The constraints separate, so
+
+.. math:: y_j = \min(\max(x_j, lower_j), upper_j) .
+
+HS-Jacobian. The active rows are unit vectors, so V is the diagonal 0/1 matrix that keeps the
+entries strictly inside their bounds. With the full active set an entry that sits on a bound is
+held (as ReLU does at 0); with the multiplier support it passes unless it is pushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._batch import Kernel
+from .._codes import (
+    ACTIVE_LOWER,
+    ACTIVE_UPPER,
+    INFO_RANK_ACTIVE,
+    INFO_RANK_SUPPORT,
+    INFO_RANK_WORKING,
+    INFO_WEAK,
+    PRIMAL_INFEASIBLE,
+    SOLVED,
+    SUPPORT_LOWER,
+    SUPPORT_UPPER,
+    WORKING_LOWER,
+    WORKING_UPPER,
+)
+from .._jit import device_function
+from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
+from .polyhedron import Polyhedron
+
+
+@device_function
+def box_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
+    """y = clip(x, lower, upper), data = [lower, upper]; writes y, code, info, margin."""
+    n = x.shape[0]
+    fixed = 0
+    weak = 0
+    held = 0
+    slack = np.inf
+    least = np.inf
+    for j in range(n):
+        lower = data[j]
+        upper = data[n + j]
+        if not lower <= upper:
+            return PRIMAL_INFEASIBLE
+        value = min(max(x[j], lower), upper)
+        y[j] = value
+        bits = 0
+        # An infinite bound gives an infinite reach but also an infinite gap: never active.
+        to_lower = (value - lower) / (abs(x[j]) + abs(lower)) if value > lower else 0.0
+        to_upper = (upper - value) / (abs(x[j]) + abs(upper)) if value < upper else 0.0
+        if lower > -np.inf:
+            if to_lower <= active_tol:
+                bits |= ACTIVE_LOWER
+            else:
+                slack = min(slack, to_lower)
+        if upper < np.inf:
+            if to_upper <= active_tol:
+                bits |= ACTIVE_UPPER
+            else:
+                slack = min(slack, to_upper)
+        if x[j] < lower:
+            bits |= WORKING_LOWER | SUPPORT_LOWER
+            least = min(least, (lower - x[j]) / (abs(x[j]) + abs(lower)))
+            held += 1
+        elif x[j] > upper:
+            bits |= WORKING_UPPER | SUPPORT_UPPER
+            least = min(least, (x[j] - upper) / (abs(x[j]) + abs(upper)))
+            held += 1
+        elif bits != 0:
+            weak += 1
+        if bits != 0:
+            fixed += 1
+        code[j] = bits
+    info[INFO_RANK_ACTIVE] = n - fixed
+    info[INFO_RANK_WORKING] = n - held
+    info[INFO_RANK_SUPPORT] = n - held
+    info[INFO_WEAK] = weak
+    margin[0] = slack
+    margin[1] = least
+    return SOLVED
+
+
+@device_function
+def box_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
+    """out = g where the entry is free, 0 elsewhere."""
+    for j in range(g.shape[0]):
+        out[j] = g[j] if (code[j] & mask) == 0 else 0.0
+
+
+class Box(PolyhedralSet):
+    r"""The box of vectors between two bounds.
+
+    .. math:: C = \{ y \in R^n : lower \le y \le upper \}
+
+    Parameters
+    ----------
+    lower, upper : float or array_like, shape (n,)
+        Bounds, ±inf allowed, ``lower == upper`` allowed. May be replaced at the call.
+    n : int, optional
+        Length of a point; needed when both bounds are scalars.
+
+    Raises
+    ------
+    ValueError
+        A bound is NaN, the shapes disagree, or `n` is missing.
+    InfeasibleError
+        Some ``lower`` exceeds its ``upper``.
+
+    Notes
+    -----
+    Forward and backward cost one pass. An entry on its bound with no multiplier is active (held)
+    under ``selection="active"`` and free under ``"working"`` and ``"support"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hsref import Box, project
+    >>> project(np.array([-2.0, 0.25, 7.0]), Box(0.0, 1.0, n=3))
+    array([0.  , 0.25, 1.  ])
+    """
+
+    forward_cost = "O(n)"
+    backward_cost = "O(n)"
+
+    def __init__(self, lower: Any, upper: Any, *, n: int | None = None) -> None:
+        shapes = {np.shape(v)[0] for v in (lower, upper) if np.ndim(v) == 1}
+        if n is None and not shapes:
+            raise ValueError(
+                "Box needs n=..., the length of a point, when both bounds are scalars."
+            )
+        self.n = as_count(n if n is not None else max(shapes), "n")
+        fields = tuple(
+            DataField(name, (self.n,), as_parameter(value, name, (self.n,), finite=False))
+            for name, value in (("lower", lower), ("upper", upper))
+        )
+        self._check_data({f.name: f.value for f in fields})
+        self._freeze(shape=(self.n,), fields=fields)
+
+    @classmethod
+    def examples(cls) -> tuple[Box, ...]:
+        """Return a cube, mixed and infinite bounds, a point, and the whole line."""
+        mixed = cls([0.0, -np.inf, 1.0, -1.0], [1.0, 2.0, 1.0, np.inf])
+        return cls(0.0, 1.0, n=4), mixed, cls(2.0, 2.0, n=2), cls(-np.inf, np.inf, n=1)
+
+    @property
+    def lower(self) -> np.ndarray:
+        """The lower bounds, read-only."""
+        return self._fields[0].value
+
+    @property
+    def upper(self) -> np.ndarray:
+        """The upper bounds, read-only."""
+        return self._fields[1].value
+
+    def _check_data(self, data: Mapping[str, np.ndarray]) -> None:
+        if data["lower"].ndim > 1 or data["upper"].ndim > 1:
+            return
+        wrong = np.flatnonzero(
+            (data["lower"] > data["upper"]) | (data["lower"] == np.inf) | (data["upper"] == -np.inf)
+        )
+        if wrong.size:
+            j = int(wrong[0])
+            raise InfeasibleError(
+                f"Box is empty: lower[{j}] = {data['lower'][j]} leaves nothing below "
+                f"upper[{j}] = {data['upper'][j]}."
+            )
+
+    def _make_kernel(self) -> Kernel:
+        return Kernel(
+            "Box", box_project, box_hs, size=self.n, code_size=self.n, dual_size=0, work_size=0,
+            iwork_size=1, hs_work_size=0, hs_iwork_size=0, shared=(), methods=("clip",),
+            cost=8.0 * self.n, hs_cost=2.0 * self.n,
+        )  # fmt: skip
+
+    def to_polyhedron(self) -> Polyhedron:
+        """Return the same bounds as a general polyhedron without rows."""
+        return Polyhedron(lower=self.lower, upper=self.upper)
+
+    def _with_data(self, data: Mapping[str, Any]) -> Polyhedron:
+        return Polyhedron(lower=data.get("lower", self.lower), upper=data.get("upper", self.upper))
+
+    def _row_counts(self) -> tuple[int, int]:
+        return 0, 0
+
+    def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
+        return np.zeros((*ub.shape[:-1], self.n))
+
+    def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
+        return Rows(
+            None, None, None, None, data.get("lower", self.lower), data.get("upper", self.upper)
+        )
+
+    def _find_interior(self) -> tuple[np.ndarray, int]:
+        lower, upper = self.lower, self.upper
+        one_sided = np.where(
+            np.isfinite(lower), lower + 1.0, np.where(np.isfinite(upper), upper - 1.0, 0.0)
+        )
+        both = np.isfinite(lower) & np.isfinite(upper)
+        middle = 0.5 * np.where(both, lower, 0.0) + 0.5 * np.where(both, upper, 0.0)
+        return np.where(both, middle, one_sided), int(np.sum(lower < upper))

@@ -1,0 +1,98 @@
+r"""The packed inverse factor of a growing and shrinking set of rows.
+
+Let M hold k independent rows. Gram-Schmidt on them in order gives orthonormal rows
+
+.. math:: Q = T M, \qquad T \text{ lower triangular with positive diagonal},
+
+so that T = L^{-1} for the Cholesky factor L of :math:`M M^T`, and
+:math:`(M M^T)^{-1} = T^T T`. T is kept instead of L because both halves of a solve are then
+matrix-vector products, whose entries do not wait for each other as those of a triangular solve do;
+at the sizes met here (k up to a few dozen) that is worth a factor of two.
+
+Storage: row i of T has i + 1 entries and starts at i (i + 1) / 2, so the leading part of the array
+is the factor of the leading rows, and a record needs k (k + 1) / 2 numbers.
+
+All routines are device functions over caller-owned arrays; indices are positions in the working
+set, never row numbers of the polyhedron.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .._jit import device_function
+
+
+@device_function
+def factor_times(T, k, g, out):
+    """out = T g; writes out[0:k]."""
+    at = 0
+    for i in range(k):
+        total = 0.0
+        for j in range(i + 1):
+            total += T[at + j] * g[j]
+        out[i] = total
+        at += i + 1
+
+
+@device_function
+def factor_transpose_times(T, k, g, out):
+    """out = T' g; writes out[0:k], which must not be g."""
+    for j in range(k):
+        out[j] = 0.0
+    at = 0
+    for i in range(k):
+        weight = g[i]
+        for j in range(i + 1):
+            out[j] += T[at + j] * weight
+        at += i + 1
+
+
+@device_function
+def factor_append(T, k, r, norm):
+    """Append a row c with r = (M M')^{-1} M c and norm = |c - M' r| > 0; writes row k of T."""
+    at = k * (k + 1) // 2
+    scale = 1.0 / norm
+    for j in range(k):
+        T[at + j] = -r[j] * scale
+    T[at + k] = scale
+
+
+@device_function
+def factor_delete(T, k, gone, coeff, lost):
+    """Remove row `gone` of M from T, and from coeff = T g; returns the lost coefficient.
+
+    Plane rotations push the part of the basis that needs row `gone` into one direction, which is
+    dropped. On return ``lost[0:k]`` holds that direction in terms of the k old rows and the value
+    returned is its product with the vector that coeff belongs to. With r = T' coeff, dropping
+    leaves r - lost * value (in old positions). Writes T, coeff[0:k-1], lost.
+    """
+    at = gone * (gone + 1) // 2
+    for j in range(gone + 1):
+        lost[j] = T[at + j]
+    value = coeff[gone]
+    to = at
+    at += gone + 1
+    for i in range(gone + 1, k):
+        mine = T[at + gone]
+        other = lost[gone]
+        radius = math.sqrt(mine * mine + other * other)
+        cosine = other / radius
+        sine = mine / radius
+        for j in range(gone):
+            entry = T[at + j]
+            T[to + j] = cosine * entry - sine * lost[j]
+            lost[j] = sine * entry + cosine * lost[j]
+        lost[gone] = radius
+        for j in range(gone + 1, i):
+            entry = T[at + j]
+            T[to + j - 1] = cosine * entry - sine * lost[j]
+            lost[j] = sine * entry + cosine * lost[j]
+        T[to + i - 1] = cosine * T[at + i]
+        lost[i] = sine * T[at + i]
+        entry = coeff[i]
+        coeff[i - 1] = cosine * entry - sine * value
+        value = sine * entry + cosine * value
+        to += i
+        at += i + 1
+    return value
