@@ -13,7 +13,6 @@ from .._jit import DeviceFunction, specialise
 from ..sets.base import PolyhedralSet
 from .compat import compile_device, cuda, free_bytes, processors, require_device, simulated
 from .kernels import hs_grid, project_grid
-from .warp import LANES, cooperative
 
 BLOCK = 128
 THREADS_PER_PROCESSOR = 1024
@@ -98,12 +97,8 @@ def project_device(
     *,
     keep: bool,
     stream: Any = 0,
-    cooperate: bool = True,
 ) -> DeviceRecord:
-    """Project the rows of a device array; nothing but one flag returns to the host.
-
-    With ``cooperate=False`` the per-point kernel runs even where a warp variant exists.
-    """
+    """Project the rows of a device array; nothing but one flag returns to the host."""
     kernel = C.kernel
     batch, n = x.shape
     threads = _threads(kernel, batch)
@@ -118,14 +113,6 @@ def project_device(
     tape_f = cuda.device_array(max(taped * kernel.tape_floats, 1), np.float64, stream=stream)
     tape_i = cuda.device_array(max(taped * kernel.tape_ints, 1), np.int32, stream=stream)
     flag = cuda.to_device(np.zeros(1, np.int32), stream=stream)
-    together = cooperative(kernel.project_point, n, x.dtype) if cooperate else None
-    if together is not None:
-        together[_warp_blocks(batch), BLOCK, stream](
-            x, _to_device(C, data), 0 if data.shape[0] == 1 else 1, active_tol, int(keep), y,
-            status, code, dual, info, margin, flag,
-        )  # fmt: skip
-        failed = bool(flag.copy_to_host(stream=stream)[0])
-        return DeviceRecord(y, status, code, dual, info, margin, tape_f, tape_i, failed)
     space = _workspace(C, kernel.work_size, kernel.iwork_size, threads, stream)
     launch = _kernel(kernel, "project_point", kernel.project_point, project_grid)
     launch[-(-threads // BLOCK), BLOCK, stream](
@@ -144,16 +131,11 @@ def hs_device(
     mask: int,
     g: Any,
     stream: Any = 0,
-    cooperate: bool = True,
 ) -> Any:
     """Apply V to the rows of a device array, shape (R * B, N)."""
     kernel = C.kernel
     threads = _threads(kernel, g.shape[0])
     out = cuda.device_array(g.shape, g.dtype, stream=stream)
-    together = cooperative(kernel.hs_point, C.size, g.dtype) if cooperate else None
-    if together is not None:
-        together[_warp_blocks(g.shape[0]), BLOCK, stream](g, record.status, record.code, mask, out)
-        return out
     space = _workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, threads, stream)
     launch = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
     launch[-(-threads // BLOCK), BLOCK, stream](
@@ -173,10 +155,6 @@ def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -
         bound = specialise(template, kernel.name, **{slot: routine})
         _KERNELS[key] = cuda.jit(bound._rebind("cuda", compile_device))
     return _KERNELS[key]
-
-
-def _warp_blocks(rows: int) -> int:
-    return max(1, min(-(-rows // (BLOCK // LANES)), 16 * processors()))
 
 
 def _threads(kernel: Kernel, samples: int) -> int:
