@@ -106,7 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         one.add_argument("--quick", action="store_true", help="a look in seconds, not a result")
         one.add_argument(
-            "--workers", type=int, default=1, metavar="N", help="processes to train in (default 1)"
+            "--workers",
+            type=int,
+            metavar="N",
+            help="processes to train in (default 2, one for --quick or a single processor)",
         )
         one.set_defaults(run=_train, application=application)
 
@@ -123,9 +126,12 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace, command: str) -> int:
     from hsref.applications import InputError
 
-    if not 1 <= arguments.workers <= 1024:
-        raise InputError(f"--workers must lie between 1 and 1024; got {arguments.workers}.")
-    with _progress() as progress, _executor(arguments.workers) as executor:
+    workers = arguments.workers
+    if workers is None:
+        workers = 1 if arguments.quick else min(2, _processors())
+    if not 1 <= workers <= 1024:
+        raise InputError(f"--workers must lie between 1 and 1024; got {workers}.")
+    with _progress() as progress, _executor(workers) as executor:
         folder = arguments.application.run(arguments, command, progress, executor)
     print(folder / "report.md")
     return SUCCESS
@@ -148,6 +154,13 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _processors() -> int:
+    """Return how many processors this process may use; a container may have fewer than it sees."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _one_thread() -> None:
@@ -216,9 +229,7 @@ def _info(arguments: argparse.Namespace, command: str) -> int:
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in ("numpy", "scipy", "numba", "autograd"):
         print(f"{package} {metadata.version(package)}")
-    # affinity, not the number of processors: a container may be given fewer than it sees
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"processors {usable}")
+    print(f"processors {_processors()}")
 
     print("\nsets")
     width = max(len(name) for name in REGISTRY)

@@ -9,6 +9,10 @@ Scaling (y, t, s) up makes every slack that can be positive reach 1, so at the o
 exactly for the inequalities that are strict somewhere on the set and t_i = 0 for the implicit
 equalities; y / s is a point of the relative interior (Freund, Roundy & Todd, "Identifying the set
 of always-active constraints in a system of linear inequalities by a single linear program", 1985).
+
+That point is a vertex of the program and may lie close to some faces for no reason. A few Newton
+steps on the logarithmic barrier, held to the point by a weak quadratic so that unbounded sets have
+a centre too, move it to the middle: the uniform vector for a simplex, the midpoint for a box.
 """
 
 from __future__ import annotations
@@ -72,7 +76,55 @@ def relative_interior(C: Polyhedron) -> tuple[np.ndarray, int]:
         target = np.concatenate([rhs[implicit], b_eq])
         for _ in range(2):
             point = point - np.linalg.lstsq(fixed, fixed @ point - target, rcond=None)[0]
+    free = ~implicit
+    if dim and free.any():
+        point = _centre(point, rows[free], rhs[free], _null_space(fixed, dim, n))
     return point, dim
+
+
+HOLD = 1e-4
+"""Weight of the quadratic beside the curvature of the barrier at the start."""
+
+
+def _centre(
+    point: np.ndarray, rows: np.ndarray, rhs: np.ndarray, basis: np.ndarray
+) -> np.ndarray:
+    """Minimise -sum(log(rhs - rows y)) + weak |y - point|^2 over point + range(basis)."""
+    slack = rhs - rows @ point
+    if slack.min() <= 0.0:
+        return point
+    across = rows @ basis
+    hold = HOLD * float(np.median(slack**-2))
+    moved = np.zeros(basis.shape[1])
+
+    def value(s: np.ndarray, u: np.ndarray) -> float:
+        return float(0.5 * hold * u @ u - np.log(s).sum()) if s.min() > 0.0 else np.inf
+
+    for _ in range(40):
+        gradient = across.T @ (1.0 / slack) + hold * moved
+        curvature = (across.T * slack**-2) @ across + hold * np.eye(moved.size)
+        step = -np.linalg.solve(curvature, gradient)
+        decrement = float(-gradient @ step)
+        if not decrement > 1e-16:
+            break
+        length = 1.0
+        now = value(slack, moved)
+        while value(slack - length * (across @ step), moved + length * step) > (
+            now - 0.25 * length * decrement
+        ):
+            length *= 0.5
+            if length < 1e-12:
+                return point + basis @ moved
+        moved = moved + length * step
+        slack = slack - length * (across @ step)
+    return point + basis @ moved
+
+
+def _null_space(fixed: np.ndarray, dim: int, n: int) -> np.ndarray:
+    """Return an orthonormal basis of the directions the fixed rows leave, shape (n, dim)."""
+    if not fixed.size:
+        return np.eye(n)
+    return np.linalg.svd(fixed, full_matrices=True)[2][n - dim :].T
 
 
 def _as_rows(C: Polyhedron) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,204 @@
+"""Four pictures of a portfolio run, one message each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._common import mean_and_error
+from .._report import COLOURS, figure, save_figure
+from .config import ARMS
+
+if TYPE_CHECKING:
+    from . import PortfolioResult
+
+LABELS = {
+    "projection": "projection",
+    "softmax": "softmax",
+    "softmax_penalty": "softmax + penalty",
+    "train_then_project": "softmax, projected when used",
+    "equal_weight": "equal weight",
+    "mean_variance": "mean–variance",
+    "equal_weight_projected": "equal weight, projected",
+}
+STYLES = {
+    "projection": (COLOURS["blue"], "-"),
+    "softmax": (COLOURS["orange"], "--"),
+    "softmax_penalty": (COLOURS["vermilion"], "-."),
+    "train_then_project": (COLOURS["green"], ":"),
+    "equal_weight": (COLOURS["grey"], ":"),
+    "mean_variance": (COLOURS["purple"], ":"),
+}
+FLOOR = 1e-17
+"""Where a violation of exactly zero is drawn on a logarithmic axis."""
+
+
+def save_all(result: PortfolioResult, folder: Path) -> list[tuple[str, str]]:
+    """Write all pictures to `folder`; return (file name, caption) pairs."""
+    pictures = [
+        ("sharpe.png", draw_sharpe, "Test Sharpe ratio of every arm; a dot is a seed."),
+        (
+            "violation.png",
+            draw_violation,
+            "Largest constraint violation on every fifth test window.",
+        ),
+        (
+            "loss.png",
+            draw_loss,
+            "Training loss without the penalty; each arm with its own step.",
+        ),
+        ("weights.png", draw_weights, "Weights over the test days, first seed of projection."),
+    ]
+    for name, draw, _ in pictures:
+        save_figure(draw(result), folder / name)
+    return [(name, caption) for name, _, caption in pictures]
+
+
+def _band(axes: Any, result: PortfolioResult, arm: str, key: str) -> None:
+    """Draw the mean over seeds of one figure of the history, with its standard error."""
+    runs = [[epoch[key] for epoch in run.history] for run in result.seeds[arm]]
+    values = np.array(runs)
+    epochs = np.arange(values.shape[1])
+    spread = [mean_and_error(column) for column in values.T]
+    mean = np.array([one[0] for one in spread])
+    error = np.nan_to_num(np.array([one[1] for one in spread]))
+    colour, line = STYLES[arm]
+    label = f"{LABELS[arm]} (first step {result.seeds[arm][0].learning_rate:g})"
+    axes.plot(epochs, mean, line, color=colour, linewidth=2.2, label=label)
+    axes.fill_between(epochs, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+
+
+def _epochs(axes: Any) -> None:
+    """Label the horizontal axis with whole epochs."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def draw_loss(result: PortfolioResult) -> Any:
+    """Draw −Sharpe + forecast error on training windows against the epoch."""
+    drawing, axes = figure("Training loss: −Sharpe + forecast error")
+    for arm in ("projection", "softmax", "softmax_penalty"):
+        _band(axes, result, arm, "train_loss")
+    _epochs(axes)
+    axes.set_ylabel("loss (mean of seeds ± standard error)")
+    axes.legend(frameon=False, fontsize=9.5)
+    return drawing
+
+
+def draw_violation(result: PortfolioResult) -> Any:
+    """Draw the largest violation on test windows against the epoch, on a logarithmic axis."""
+    drawing, axes = figure("Violation of the constraints on test windows")
+    for arm in ("softmax", "softmax_penalty", "projection"):
+        runs = np.array(
+            [[epoch["test_violation"] for epoch in run.history] for run in result.seeds[arm]]
+        )
+        worst = np.maximum(runs.max(axis=0), FLOOR)
+        colour, line = STYLES[arm]
+        axes.semilogy(np.arange(len(worst)), worst, line, color=colour, linewidth=2.2)
+        axes.annotate(
+            LABELS[arm],
+            (len(worst) - 1, worst[-1]),
+            xytext=(0, -13 if arm == "softmax_penalty" else 7),
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+            fontsize=10,
+        )
+    axes.set_ylim(FLOOR / 3, 10.0)
+    axes.axhline(1e-12, color=COLOURS["grey"], linewidth=1.0, linestyle=(0, (1, 2)))
+    axes.text(
+        0.99,
+        1.6e-12,
+        "promised by hsref: 1e-12",
+        color=COLOURS["grey"],
+        fontsize=9,
+        ha="right",
+        transform=axes.get_yaxis_transform(),
+    )
+    _epochs(axes)
+    axes.set_ylabel("largest violation, any window and seed")
+    return drawing
+
+
+def draw_sharpe(result: PortfolioResult) -> Any:
+    """Draw the test Sharpe ratio of each arm: seeds as dots, mean and standard error."""
+    drawing, axes = figure("Sharpe ratio on days no arm has seen")
+    arms = list(reversed(ARMS))
+    for height, arm in enumerate(arms):
+        entry, colour = result.arm(arm), STYLES[arm][0]
+        values = [row["test"]["sharpe"] for row in entry["seeds"]]
+        broken = entry["test"]["violation"] > 1e-6
+        if values:
+            axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.35, markersize=6)
+        error = entry["test"].get("sharpe_se", np.nan)
+        axes.errorbar(
+            entry["test"]["sharpe"],
+            height,
+            xerr=error if np.isfinite(error) else None,
+            fmt="D",
+            color=colour,
+            markerfacecolor="white" if broken else colour,
+            markersize=8,
+            markeredgewidth=2,
+            capsize=5,
+            linewidth=2.2,
+        )
+    axes.set_yticks(range(len(arms)), [LABELS[arm] for arm in arms], fontsize=10)
+    axes.set_ylim(-0.6, len(arms) - 0.4)
+    axes.grid(axis="x", color="#E3E3E3", linewidth=0.8)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(
+        "mean test Sharpe ratio ± standard error over seeds\n(hollow: breaks the constraints)"
+    )
+    return drawing
+
+
+def draw_weights(result: PortfolioResult) -> Any:
+    """Draw the portfolio of each test day as a stack, the preferred group at the bottom."""
+    problem = result.problem
+    share = problem.config.at_least
+    weights = result.seeds["projection"][0].weights
+    held = weights[:, list(problem.group)].sum(axis=1).min() >= share - 1e-12
+    claim = "never holds" if held else "should not hold"
+    drawing, axes = figure(f"The preferred group {claim} less than {100 * share:g} %", width=8.6)
+    days = np.array([problem.dates[start] for start in problem.split.right], dtype="datetime64[D]")
+    inside = list(problem.group)[:6]
+    order = np.argsort(-weights.mean(axis=0))
+    outside = [int(i) for i in order if i not in problem.group][:4]
+    rest = [i for i in range(problem.n) if i not in inside and i not in outside]
+    in_group = [i for i in rest if i in problem.group]
+    beyond = [i for i in rest if i not in problem.group]
+    blues = ["#08306B", "#2171B5", "#6BAED6", "#9ECAE1", "#C6DBEF", "#DEEBF7"]
+    warm = ["#A63603", "#E6550D", "#FD8D3C", "#FDBE85"]
+    parts = [(problem.tickers[i], weights[:, i], blues[k]) for k, i in enumerate(inside)]
+    if in_group:
+        parts.append(
+            (f"{len(in_group)} more of group", weights[:, in_group].sum(axis=1), "#EFF3FF")
+        )
+    parts += [(problem.tickers[i], weights[:, i], warm[k]) for k, i in enumerate(outside)]
+    if beyond:
+        parts.append((f"{len(beyond)} others", weights[:, beyond].sum(axis=1), "#DADADA"))
+    axes.stackplot(
+        days,
+        [part[1] for part in parts],
+        labels=[part[0] for part in parts],
+        colors=[part[2] for part in parts],
+        linewidth=0,
+    )
+    axes.axhline(share, color="black", linewidth=1.6, linestyle="--")
+    axes.set_xlim(days[0], days[-1])
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel("weight (group in blue)")
+    axes.set_xlabel("day on which the weights are chosen")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        fontsize=9.5,
+    )
+    return drawing
