@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# helpers whose assertions explain themselves as those of a test do
+pytest.register_assert_rewrite("certificates", "tolerances", "oracle")
+
 # deadline=None: the first example of a property may compile for seconds.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 settings.register_profile("dev", max_examples=40, **COMMON)

@@ -94,11 +94,12 @@ def test_import_loads_no_compiler_and_no_framework():
 def test_public_names_resolve_and_are_listed():
     import hsref
 
-    for name in hsref.__all__:
+    for name in dir(hsref):
         assert getattr(hsref, name) is not None
-        assert name in dir(hsref)
-    wanted = {"project", "projection", "Projection", "HSJacobian", "hs_jacobian_set", "Polyhedron"}
-    assert wanted | {"Box", "Simplex", "InfeasibleError", "Status"} <= set(hsref.__all__)
+    assert set(hsref.__all__) | set(hsref.sets.REGISTRY) <= set(dir(hsref))
+    wanted = {"project", "projection", "Projection", "HSJacobian", "hs_jacobian_set", "Status"}
+    assert wanted | {"InfeasibleError", "nn", "optim", "theory"} <= set(hsref.__all__)
+    assert {"Polyhedron", "Box", "Simplex"} <= set(hsref.sets.REGISTRY)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = hsref.no_such_name
 

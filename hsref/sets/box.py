@@ -33,7 +33,7 @@ from .._codes import (
 )
 from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
-from .polyhedron import Polyhedron
+from .polyhedron import Polyhedron, crossed_bounds
 
 
 @device_function
@@ -54,8 +54,8 @@ def box_project(x, data, shared, active_tol, y, code, dual, info, margin, work, 
         y[j] = value
         bits = 0
         # An infinite bound gives an infinite reach but also an infinite gap: never active.
-        to_lower = (value - lower) / (abs(x[j]) + abs(lower)) if value > lower else 0.0
-        to_upper = (upper - value) / (abs(x[j]) + abs(upper)) if value < upper else 0.0
+        to_lower = (value - lower) / (abs(value) + abs(lower)) if value > lower else 0.0
+        to_upper = (upper - value) / (abs(value) + abs(upper)) if value < upper else 0.0
         if lower > -np.inf:
             if to_lower <= active_tol:
                 bits |= ACTIVE_LOWER
@@ -162,6 +162,14 @@ class Box(PolyhedralSet):
 
     def _check_data(self, data: Mapping[str, np.ndarray]) -> None:
         if data["lower"].ndim > 1 or data["upper"].ndim > 1:
+            # Data of a call: crossed bounds make one sample empty, which its solve reports.
+            for name, void in (("lower", np.inf), ("upper", -np.inf)):
+                if np.any(data[name] == void):
+                    where = tuple(int(k) for k in np.argwhere(data[name] == void)[0])
+                    raise ValueError(
+                        f"{name} must not be {void}, which no point satisfies; it is at index "
+                        f"{where}."
+                    )
             return
         wrong = np.flatnonzero(
             (data["lower"] > data["upper"]) | (data["lower"] == np.inf) | (data["upper"] == -np.inf)
@@ -197,6 +205,16 @@ class Box(PolyhedralSet):
         return Rows(
             None, None, None, None, data.get("lower", self.lower), data.get("upper", self.upper)
         )
+
+    def _certificate(
+        self, record: Any, sample: int, data: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        crossed = crossed_bounds(
+            *(data[f.name][sample % len(data[f.name])] if f.name in data else f.value
+              for f in self._fields)
+        )  # fmt: skip
+        assert crossed is not None
+        return np.zeros(0), np.zeros(0), crossed, crossed.copy()
 
     def _find_interior(self) -> tuple[np.ndarray, int]:
         lower, upper = self.lower, self.upper

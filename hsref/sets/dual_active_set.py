@@ -22,13 +22,9 @@ Two passes.
    same method continues with explicit y where a constraint is still violated. It ends when the
    recomputed slacks are at round-off; usually it finds nothing to do.
 
-Multipliers are stored signed (negative: a lower bound), which makes a bound one row, not two. The
-factor is that of :mod:`hsref.sets.packed_factor`; where a new row is nearly dependent on K the
-distance is computed from the row itself, orthogonalised twice, not from the Gram matrix.
-
-At the end active rows are decided once, and the factor is ordered so that its prefixes serve the
-three selections: positive multipliers, then working rows with multiplier 0, then further active
-rows that are independent of those before.
+Multipliers are stored signed (negative: a lower bound), which makes the two bounds of a coordinate
+one row. The factor is that of :mod:`hsref.sets.packed_factor`; where a new row is nearly dependent
+on K the distance is computed from the row itself, orthogonalised twice, not from the Gram matrix.
 
 References: Goldfarb and Idnani, "A numerically stable dual method for solving strictly convex
 quadratic programs", Math. Program. 27 (1983). Gill, Golub, Murray and Saunders, "Methods for
@@ -43,26 +39,50 @@ import numpy as np
 
 from .._codes import MAX_STEPS, PRIMAL_INFEASIBLE, SOLVED
 from .._jit import device_function
-from .packed_factor import (
-    factor_append,
-    factor_delete,
-    factor_times,
-    factor_transpose_times,
-)
+from .packed_factor import factor_times, factor_transpose_times
 from .working_rows import (
-    gram_column,
-    load_row,
+    matrix_times,
     normalised_slacks,
-    products_with_working,
     remove_equality_part,
+    subtract_combination,
     subtract_rows,
     subtract_working,
 )
+from .working_set import (
+    BOUNDED,
+    CERTIFICATE,
+    EQS,
+    EXPLICIT,
+    FLOATS,
+    GRAM_PIVOT,
+    IDS,
+    INNER,
+    LOST,
+    MOST,
+    NU,
+    PACKED,
+    RHS,
+    RHS_EQ,
+    ROWS,
+    S0,
+    SIGN,
+    SIZE,
+    WANTED,
+    WANTED_SIGN,
+    WEIGHT,
+    Y0,
+    G,
+    L,
+    R,
+    S,
+    Y,
+    Z,
+    bound_at,
+    bring_in,
+    drop,
+    start_from,
+)
 
-PIVOT_TOL = 1e-10
-"""A unit row closer than this to the span of the working rows counts as dependent on them."""
-GRAM_PIVOT = 1e-4
-"""Squared distances below this are not taken from the Gram matrix, where they cancel."""
 CONSISTENT_TOL = 1e-12
 """Relative mismatch up to which dependent right-hand sides count as consistent."""
 FAST_TOL = 2e-14
@@ -77,299 +97,137 @@ EPS = 2.220446049250313e-16
 
 
 @device_function
-def direction(row, k, explicit, rows, at):
-    """Coordinates l = T M c, r = T'l of row c in the working rows; returns its squared distance.
+def fast_pass(k, data, work, iwork, lay, reduced, gram, coord_inv, basis):
+    """Run the dual method on the Gram matrix until no slack is above FAST_TOL.
 
-    z, the part of c orthogonal to the working rows, is written if ``explicit`` is 1 or the
-    distance is small; it is then orthogonalised twice and l and r are improved with it.
+    Returns (k, steps). Stops early where a row depends on the working rows with nothing to block;
+    the polish then looks at it again. Writes s, and y as scratch if there are bounds.
     """
-    l, r, g, z = at.l, at.r, at.g, at.z
-    gram_column(row, k, at.ids, rows.gram, rows.basis, rows.coord_inv, g)
-    factor_times(at.T, k, g, l)
-    factor_transpose_times(at.T, k, l, r)
-    square = 1.0
-    for a in range(k):
-        square -= l[a] * l[a]
-    if explicit == 0 and square >= GRAM_PIVOT:
-        return square
-    load_row(row, rows.reduced, rows.basis, rows.coord_inv, z)
-    if k == 0:
-        return 1.0
-    subtract_working(k, r, z, rows, at)
-    for _ in range(3):
-        before = 0.0
-        for j in range(z.shape[0]):
-            before += z[j] * z[j]
-        products_with_working(k, at.ids, rows.reduced, rows.coord_inv, z, g)
-        factor_times(at.T, k, g, at.lost)
-        for a in range(k):
-            l[a] += at.lost[a]
-        factor_transpose_times(at.T, k, at.lost, g)
-        for a in range(k):
-            r[a] += g[a]
-        subtract_working(k, g, z, rows, at)
-        remove_equality_part(rows.basis, z, at.inner)
-        square = 0.0
-        for j in range(z.shape[0]):
-            square += z[j] * z[j]
-        # Twice is enough (Kahan) unless this pass still removed most of z.
-        if square > 0.25 * before:
-            break
-    return square
-
-
-@device_function
-def drop(k, gone, at):
-    """Take position ``gone`` out of the working set; returns the coefficient of l lost with it."""
-    value = factor_delete(at.T, k, gone, at.l, at.lost)
-    for a in range(gone, k - 1):
-        at.ids[a] = at.ids[a + 1]
-        at.nu[a] = at.nu[a + 1]
-        at.sign[a] = at.sign[a + 1]
-        # From here on positions count without the dropped row.
-        at.lost[a] = at.lost[a + 1]
-    return value
-
-
-@device_function
-def append(row, sign, multiplier, k, square, at):
-    """Add a row, whose combination r and squared distance are known, to the working set."""
-    factor_append(at.T, k, at.r, math.sqrt(square))
-    at.ids[k] = row
-    at.nu[k] = multiplier
-    at.sign[k] = sign
-
-
-@device_function
-def bring_in(row, sign, violation, k, explicit, y, rows, at):
-    """Raise the multiplier of a violated row until it holds, dropping rows that block.
-
-    Writes the working set, its multipliers and factor, and y if ``explicit`` is 1. Returns
-    (new k, steps, added). added = 0 means that the row depends on the working rows and nothing
-    blocks, so that its multiplier could grow for ever; r then holds the combination.
-    """
-    nu, r, z = at.nu, at.r, at.z
-    square = direction(row, k, explicit, rows, at)
-    raised = 0.0
-    steps = 0
-    while True:
-        steps += 1
-        dependent = k >= at.most or square <= PIVOT_TOL * PIVOT_TOL
-        least = 0.0
-        if dependent:
-            # An entry of r at round-off would allow a huge step that means nothing.
-            least = 1.0
-            for a in range(k):
-                least = max(least, abs(r[a]))
-            least *= 1e-9
-        step = np.inf
-        gone = -1
-        for a in range(k):
-            pull = sign * at.sign[a] * r[a]
-            if pull > least:
-                size = max(at.sign[a] * nu[a], 0.0)
-                if size < step * pull:
-                    step = size / pull
-                    gone = a
-        if dependent and gone < 0:
-            return k, steps, 0
-        if not dependent and violation <= step * square:
-            step = violation / square
-            gone = -1
-        move = sign * step
-        raised += step
-        for a in range(k):
-            nu[a] -= move * r[a]
-        if explicit == 1 and not dependent:
-            for j in range(y.shape[0]):
-                y[j] -= move * z[j]
-        if gone < 0:
-            append(row, sign, sign * raised, k, square, at)
-            return k + 1, steps, 1
-        if not dependent:
-            violation -= step * square
-        # l belongs to the row, so the coefficient lost updates r and the distance.
-        value = drop(k, gone, at)
-        for a in range(gone, k - 1):
-            r[a] = r[a + 1]
-        k -= 1
-        for a in range(k):
-            r[a] -= at.lost[a] * value
-        square += value * value
-        if explicit == 1 or square < GRAM_PIVOT:
-            square = direction(row, k, 1, rows, at)
-
-
-@device_function
-def working_bound(a, m, at, lower, upper):
-    """Return the bound that the working row at position a, a bound, holds its coordinate at."""
-    j = at.ids[a] - m
-    return upper[j] if at.sign[a] > 0.0 else lower[j]
-
-
-@device_function
-def solve_working(k, rows, at):
-    """Set the multipliers so that K holds with equality, dropping rows until none is negative.
-
-    Slacks are those of the start (s0, y0). Returns the new k. The dual method may go on from any
-    independent K treated in this way.
-    """
-    m = rows.gram.shape[1]
-    for a in range(k):
-        if at.ids[a] < m:
-            at.g[a] = at.s0[at.ids[a]]
-        else:
-            j = at.ids[a] - m
-            gap = at.y0[j] - working_bound(a, m, at, rows.lower, rows.upper)
-            at.g[a] = gap * rows.coord_inv[j]
-    factor_times(at.T, k, at.g, at.l)
-    factor_transpose_times(at.T, k, at.l, at.nu)
-    while True:
-        gone = -1
-        worst = 0.0
-        for a in range(k):
-            if at.sign[a] * at.nu[a] < worst:
-                worst = at.sign[a] * at.nu[a]
-                gone = a
-        if gone < 0:
-            return k
-        value = drop(k, gone, at)
-        k -= 1
-        for a in range(k):
-            at.nu[a] -= at.lost[a] * value
-
-
-@device_function
-def start_from(count, explicit, rows, at):
-    """Build the factor of the rows wanted[0:count], skipping dependent ones; returns k.
-
-    Multipliers are left at 0.
-    """
-    k = 0
-    for c in range(count):
-        if k >= at.most:
-            break
-        square = direction(at.wanted[c], k, explicit, rows, at)
-        if square > PIVOT_TOL * PIVOT_TOL:
-            append(at.wanted[c], at.wanted_sign[c], 0.0, k, square, at)
-            k += 1
-    return k
-
-
-@device_function
-def fast_pass(k, limit, y, rows, at):
-    """Run the dual method on the Gram matrix until no slack is above FAST_TOL; y is scratch.
-
-    Returns (k, steps, row, sign). row >= 0: that row depends on the working rows, its
-    multiplier is unbounded, and r holds the combination.
-    """
-    m = rows.gram.shape[1]
+    ids, nu = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]]
+    s0, s = work[lay[S0] : lay[S]], work[lay[S] : lay[RHS]]
+    y0, y = work[lay[Y0] : lay[Y]], work[lay[Y] : lay[Z]]
+    m = s.shape[0]
     n = y.shape[0]
+    # Not a literal: Numba would compile callees anew for each literal.
+    none = m + n
     size = 0.0
     for j in range(n):
-        size += at.y0[j] * at.y0[j]
-        y[j] = at.y0[j]
+        size += y0[j] * y0[j]
+    size = math.sqrt(size)
     tol = -1.0
     steps = 0
     while True:
         for i in range(m):
-            at.s[i] = at.s0[i]
-        subtract_rows(rows.gram, at.ids, at.nu, k, at.s)
+            s[i] = s0[i]
+        subtract_rows(gram, ids, nu, k, s)
         best = max(tol, 0.0)
-        row = -1
+        row = none
         sign = 1.0
         for i in range(m):
-            if at.s[i] > best:
-                best = at.s[i]
+            if s[i] > best:
+                best = s[i]
                 row = i
-        if rows.bounded == 1:
-            if k > 0:
-                for j in range(n):
-                    y[j] = at.y0[j]
-                subtract_working(k, at.nu, y, rows, at)
+        if lay[BOUNDED] == 1:
+            lower = data[lay[ROWS] + lay[EQS] : lay[ROWS] + lay[EQS] + n]
+            upper = data[lay[ROWS] + lay[EQS] + n : lay[ROWS] + lay[EQS] + 2 * n]
             for j in range(n):
-                excess = (y[j] - rows.upper[j]) * rows.coord_inv[j]
-                if excess > best:
-                    best = excess
+                y[j] = y0[j]
+            subtract_working(
+                k, ids, nu, y, reduced, coord_inv, basis, iwork[lay[PACKED] : lay[WANTED]],
+                work[lay[WEIGHT] : lay[WANTED_SIGN]], work[lay[INNER] : lay[RHS_EQ]],
+            )  # fmt: skip
+            for j in range(n):
+                above = (y[j] - upper[j]) * coord_inv[j]
+                below = (lower[j] - y[j]) * coord_inv[j]
+                if above > best:
+                    best = above
                     row = m + j
                     sign = 1.0
-                excess = (rows.lower[j] - y[j]) * rows.coord_inv[j]
-                if excess > best:
-                    best = excess
+                if below > best:
+                    best = below
                     row = m + j
                     sign = -1.0
-        if row < 0:
-            return k, steps, -1, sign
         if tol < 0.0:
-            tol = FAST_TOL * (math.sqrt(size) + best)
-            if best <= tol:
-                return k, steps, -1, sign
-        k, more, added = bring_in(row, sign, best, k, 0, y, rows, at)
+            tol = FAST_TOL * (size + best)
+        if row == none or best <= tol or steps > 50 + 10 * lay[MOST]:
+            return k, steps
+        k, more, added = bring_in(
+            row, sign, best, k, GRAM_PIVOT, work, iwork, lay, reduced, gram, coord_inv, basis
+        )
         steps += more
         if added == 0:
-            return k, steps, row, sign
-        if steps > limit:
-            return k, steps, -1, sign
+            return k, steps
 
 
 @device_function
-def farkas(row, sign, k, rows, at):
-    """Write the certificate "c_row = M_K' r, r blocked" into at.certificate; 1 if it is valid.
+def restore_equalities(y, rhs_eq, inner, eq_rows, eq_inverse, basis):
+    """y -= Q' eq_inverse (B y - b): back onto the equalities; scratch inner[0:k_e]."""
+    size = basis.shape[0]
+    matrix_times(eq_rows, y, inner)
+    # Lower triangular: from the last entry up, the product can overwrite its factor.
+    for e in range(size - 1, -1, -1):
+        total = 0.0
+        for c in range(e + 1):
+            total += eq_inverse[e, c] * (inner[c] - rhs_eq[c])
+        inner[e] = total
+    subtract_combination(basis, inner, y)
+
+
+@device_function
+def farkas(row, sign, k, data, shared, work, iwork):
+    """Write the certificate "c_row = M_K' r, nothing blocks"; returns 1 if it is valid.
 
     Entries are signed numbers for the constraints as given: rows of A_ub (>= 0), rows of A_eq,
     coordinates (> 0 for the upper bound, < 0 for the lower). Valid means that the combined
     right-hand side is negative beyond the rounding of its terms.
     """
-    m = rows.gram.shape[1]
-    n = at.z.shape[0]
-    p = rows.eq_ids.shape[0]
-    cert, w = at.certificate, at.z
-    for i in range(m + p + n):
+    lay, columns, row_inv, coord_inv, basis = shared[0], shared[1], shared[4], shared[5], shared[6]
+    eq_inverse, eq_ids, eq_inv = shared[8], shared[9], shared[10]
+    cert, w = work[lay[CERTIFICATE] : lay[FLOATS]], work[lay[Z] : lay[INNER]]
+    inner, rhs_eq = work[lay[INNER] : lay[RHS_EQ]], work[lay[RHS_EQ] : lay[CERTIFICATE]]
+    m = lay[ROWS]
+    n = w.shape[0]
+    for i in range(cert.shape[0]):
         cert[i] = 0.0
     for j in range(n):
         w[j] = 0.0
     value = 0.0
     terms = 0.0
     reach = 0.0
-    for a in range(-1, k):
-        if a < 0:
-            i = row
-            weight = sign
-        else:
-            i = at.ids[a]
-            weight = -sign * at.r[a]
-            if weight * at.sign[a] <= 0.0:
+    for a in range(k + 1):
+        i = row
+        weight = sign
+        if a < k:
+            i = np.int64(iwork[lay[IDS] + a])
+            weight = -sign * work[lay[R] + a]
+            if weight * work[lay[SIGN] + a] <= 0.0:
                 continue
         if i < m:
-            weight *= rows.row_inv[1, i]
-            cert[i] = weight * rows.row_inv[0, i]
-            side = at.rhs[i]
+            weight *= row_inv[1, i]
+            cert[i] = weight * row_inv[0, i]
+            side = work[lay[RHS] + i]
             for j in range(n):
-                w[j] += weight * rows.columns[j, i]
+                w[j] += weight * columns[j, i]
         else:
             j = i - m
-            weight *= rows.coord_inv[j]
-            cert[m + p + j] = weight
-            side = rows.upper[j] if weight > 0.0 else rows.lower[j]
+            weight *= coord_inv[j]
+            cert[m + lay[EQS] + j] = weight
+            side = data[bound_at(j, weight, lay)]
             w[j] += weight
         value += weight * side
         terms += abs(weight * side)
         reach = max(reach, abs(side))
-    size = rows.basis.shape[0]
-    for e in range(size):
-        total = 0.0
-        for j in range(n):
-            total += rows.basis[e, j] * w[j]
-        at.inner[e] = total
+    size = basis.shape[0]
+    matrix_times(basis, w, inner)
     for e in range(size):
         total = 0.0
         for c in range(e, size):
-            total -= rows.eq_inverse[c, e] * at.inner[c]
-        cert[m + rows.eq_ids[e]] = total * rows.eq_inv[e]
-        value += total * at.rhs_eq[e]
-        terms += abs(total * at.rhs_eq[e])
-        reach = max(reach, abs(at.rhs_eq[e]))
-    remove_equality_part(rows.basis, w, at.inner)
+            total -= eq_inverse[c, e] * inner[c]
+        cert[m + eq_ids[e]] = total * eq_inv[e]
+        value += total * rhs_eq[e]
+        terms += abs(total * rhs_eq[e])
+        reach = max(reach, abs(rhs_eq[e]))
+    remove_equality_part(basis, w, inner)
     left = 0.0
     for j in range(n):
         left += abs(w[j])
@@ -377,171 +235,206 @@ def farkas(row, sign, k, rows, at):
 
 
 @device_function
-def restore_equalities(y, rows, at):
-    """y -= Q' (eq_inverse (B y - b)): back onto the equalities; scratch inner, outer."""
-    size = rows.basis.shape[0]
-    n = y.shape[0]
-    for e in range(size):
-        total = -at.rhs_eq[e]
-        for j in range(n):
-            total += rows.eq_rows[e, j] * y[j]
-        at.inner[e] = total
-    for e in range(size):
-        total = 0.0
-        for c in range(e + 1):
-            total += rows.eq_inverse[e, c] * at.inner[c]
-        for j in range(n):
-            y[j] -= total * rows.basis[e, j]
-
-
-@device_function
-def correct(k, dual_tol, y, rows, at):
+def correct(k, dual_tol, work, iwork, lay, reduced, coord_inv, basis):
     """Move y by the correction r = T'T g of the working residual g, multipliers with it.
 
     Stops where a multiplier reaches 0 and drops that row. Returns the new k.
     """
-    factor_times(at.T, k, at.g, at.l)
-    factor_transpose_times(at.T, k, at.l, at.r)
+    l, r = work[lay[L] : lay[R]], work[lay[R] : lay[G]]
+    nu, sign = work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    factor_times(work[0 : lay[NU]], k, work[lay[G] : lay[LOST]], l)
+    factor_transpose_times(work[0 : lay[NU]], k, l, r)
     part = 1.0
-    gone = -1
+    gone = k
     for a in range(k):
-        now = max(at.sign[a] * at.nu[a], 0.0)
-        change = at.sign[a] * at.r[a]
+        now = max(sign[a] * nu[a], 0.0)
+        change = sign[a] * r[a]
         if now + change < -dual_tol and now < -part * change:
             part = now / -change
             gone = a
     for a in range(k):
-        at.r[a] *= part
-        at.nu[a] += at.r[a]
-        if at.sign[a] * at.nu[a] < 0.0:
-            at.nu[a] = 0.0
-    subtract_working(k, at.r, y, rows, at)
-    if gone >= 0:
-        drop(k, gone, at)
+        r[a] *= part
+        nu[a] += r[a]
+        if sign[a] * nu[a] < 0.0:
+            nu[a] = 0.0
+    subtract_working(
+        k, iwork[lay[IDS] : lay[PACKED]], r, work[lay[Y] : lay[Z]], reduced, coord_inv, basis,
+        iwork[lay[PACKED] : lay[WANTED]], work[lay[WEIGHT] : lay[WANTED_SIGN]],
+        work[lay[INNER] : lay[RHS_EQ]],
+    )  # fmt: skip
+    if gone < k:
+        drop(k, gone, work, iwork, lay)
         return k - 1
     return k
 
 
 @device_function
-def is_ignored(row, count, ignored):
-    """1 if row is among ignored[0:count]."""
-    for c in range(count):
-        if ignored[c] == row:
-            return 1
-    return 0
+def most_violated(tol, floor, size, data, work, iwork, lay, row_inv, coord_inv):
+    """Return (row, sign, violation) of the largest reduced violation above tolerance.
+
+    s holds the slacks of the normalised rows at y; ``size`` is the largest entry of y. row is
+    m + n if there is none.
+    """
+    s, rhs = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]]
+    y = work[lay[Y] : lay[Z]]
+    m = lay[ROWS]
+    n = lay[SIZE]
+    best = 0.0
+    row = m + n
+    sign = 1.0
+    for i in range(m):
+        if s[i] > tol * (abs(rhs[i]) + size) + floor:
+            excess = s[i] * row_inv[1, i]
+            if excess > best:
+                best = excess
+                row = i
+    if lay[BOUNDED] == 1:
+        for j in range(n):
+            upper = data[bound_at(j, 1.0, lay)]
+            lower = data[bound_at(j, -1.0, lay)]
+            side = 1.0 if y[j] > upper else -1.0
+            excess = y[j] - upper if y[j] > upper else lower - y[j]
+            bound = upper if y[j] > upper else lower
+            if excess > 0.0 and excess > tol * (abs(bound) + size) + floor:
+                excess *= coord_inv[j]
+                if excess > best:
+                    best = excess
+                    row = m + j
+                    sign = side
+    return row, sign, best
 
 
 @device_function
-def point_from_start(k, y, rows, at):
-    """y = y0 - sum of nu times the working rows."""
-    for j in range(y.shape[0]):
-        y[j] = at.y0[j]
-    subtract_working(k, at.nu, y, rows, at)
+def relax(row, sign, k, amount, work, iwork, lay, row_inv):
+    """Move outwards, by a relative ``amount``, the rows of A_ub that take part in a contradiction.
+
+    For contradictions too small to be more than the rounding of the right-hand sides, blown up by
+    nearly dependent rows. Writes rhs and s0.
+    """
+    rhs, s0 = work[lay[RHS] : lay[Y0]], work[lay[S0] : lay[S]]
+    size = 0.0
+    for j in range(lay[SIZE]):
+        size = max(size, abs(work[lay[Y] + j]))
+    for a in range(k + 1):
+        i = row
+        if a < k:
+            i = np.int64(iwork[lay[IDS] + a])
+            if sign * work[lay[R] + a] * work[lay[SIGN] + a] >= 0.0:
+                continue
+        if i < lay[ROWS]:
+            change = amount * (abs(rhs[i]) + size)
+            rhs[i] += change
+            s0[i] -= change * row_inv[1, i]
 
 
 @device_function
-def polish(k, x_size, y, rows, at):
+def polish(k, x_size, data, shared, work, iwork):
     """Form y, correct the working residual, and go on while a recomputed slack is violated.
 
     On return s holds the slacks of the normalised rows at y. Returns (k, steps, status).
     """
-    m = rows.gram.shape[1]
+    lay, columns, reduced, gram, row_inv = shared[0], shared[1], shared[2], shared[3], shared[4]
+    coord_inv, basis, eq_rows, eq_inverse = shared[5], shared[6], shared[7], shared[8]
+    ids, nu, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    s, rhs, g = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]], work[lay[G] : lay[LOST]]
+    y, y0 = work[lay[Y] : lay[Z]], work[lay[Y0] : lay[Y]]
+    m = s.shape[0]
     n = y.shape[0]
     # At the apex of a cone y is pure rounding: nothing below this fraction of it is meant.
     floor = 1e-6 * EPS * x_size
     tol = PRIMAL_TOL
-    ignored = 0
-    corrections = 0
-    rebuilt = 0
+    patience = 50 + 4 * lay[MOST]
+    limit = patience
+    slackening = 8.0 * EPS
     steps = 0
-    limit = 50 + 4 * at.most
+    corrections = 0
     before = np.inf
-    point_from_start(k, y, rows, at)
+    # The factor is built anew, from the rows themselves, where it turns out inaccurate.
+    rebuilt = False
+    rebuild = False
+    from_start = True
     while True:
-        restore_equalities(y, rows, at)
-        normalised_slacks(rows.columns, y, at.rhs, at.s)
+        if rebuild:
+            for a in range(k):
+                iwork[lay[WANTED] + a] = ids[a]
+                work[lay[WANTED_SIGN] + a] = sign[a]
+            k = start_from(k, EXPLICIT, data, work, iwork, lay, reduced, gram, coord_inv, basis)
+            rebuilt = True
+            rebuild = False
+            from_start = True
+        if from_start:
+            for j in range(n):
+                y[j] = y0[j]
+            subtract_working(
+                k, ids, nu, y, reduced, coord_inv, basis, iwork[lay[PACKED] : lay[WANTED]],
+                work[lay[WEIGHT] : lay[WANTED_SIGN]], work[lay[INNER] : lay[RHS_EQ]],
+            )  # fmt: skip
+            from_start = False
+            corrections = 0
+            before = np.inf
+        restore_equalities(
+            y, work[lay[RHS_EQ] : lay[CERTIFICATE]], work[lay[INNER] : lay[RHS_EQ]],
+            eq_rows, eq_inverse, basis,
+        )  # fmt: skip
+        normalised_slacks(columns, y, rhs, s)
         size = 0.0
         for j in range(n):
             size = max(size, abs(y[j]))
         worst = 0.0
+        slip = 0.0
         for a in range(k):
-            i = at.ids[a]
+            i = ids[a]
             if i < m:
-                at.g[a] = at.s[i] * rows.row_inv[1, i]
-                worst = max(worst, abs(at.s[i]) / (abs(at.rhs[i]) + size + floor))
+                slip = max(slip, abs(s[i]))
+                g[a] = s[i] * row_inv[1, i]
+                worst = max(worst, abs(s[i]) / (abs(rhs[i]) + size + floor))
             else:
-                bound = working_bound(a, m, at, rows.lower, rows.upper)
-                gap = y[i - m] - bound
-                at.g[a] = gap * rows.coord_inv[i - m]
-                worst = max(worst, abs(gap) / (abs(bound) + size + floor))
+                bound = data[bound_at(i - m, sign[a], lay)]
+                g[a] = (y[i - m] - bound) * coord_inv[i - m]
+                slip = max(slip, abs(y[i - m] - bound))
+                worst = max(worst, abs(y[i - m] - bound) / (abs(bound) + size + floor))
         if worst > RESIDUAL_TOL and corrections < 4 and worst < 0.5 * before:
             corrections += 1
             before = worst
-            left = correct(k, 16.0 * EPS * x_size, y, rows, at)
+            left = correct(k, 16.0 * EPS * x_size, work, iwork, lay, reduced, coord_inv, basis)
             if left < k:
                 k = left
                 steps += 1
                 corrections = 0
                 before = np.inf
             continue
-        if worst > 10.0 * tol and rebuilt == 0:
-            # The factor has lost its accuracy: build it anew from the rows themselves.
-            rebuilt = 1
-            for a in range(k):
-                at.wanted[a] = at.ids[a]
-                at.wanted_sign[a] = at.sign[a]
-            k = solve_working(start_from(k, 1, rows, at), rows, at)
-            point_from_start(k, y, rows, at)
-            corrections = 0
-            before = np.inf
+        if worst > 10.0 * tol and not rebuilt:
+            rebuild = True
             continue
         for a in range(k):
-            if at.ids[a] >= m:
-                y[at.ids[a] - m] = working_bound(a, m, at, rows.lower, rows.upper)
-        best = 0.0
-        row = -1
-        sign = 1.0
-        for i in range(m):
-            if at.s[i] > 0.0:
-                excess = at.s[i] * rows.row_inv[1, i]
-                allowed = tol * (abs(at.rhs[i]) + size) + floor
-                if excess > best and at.s[i] > allowed and is_ignored(i, ignored, at.ignored) == 0:
-                    best = excess
-                    row = i
-        if rows.bounded == 1:
-            for j in range(n):
-                excess = y[j] - rows.upper[j]
-                side = 1.0
-                bound = rows.upper[j]
-                if rows.lower[j] - y[j] > excess:
-                    excess = rows.lower[j] - y[j]
-                    side = -1.0
-                    bound = rows.lower[j]
-                if excess > tol * (abs(bound) + size) + floor:
-                    excess *= rows.coord_inv[j]
-                    if excess > best and is_ignored(m + j, ignored, at.ignored) == 0:
-                        best = excess
-                        row = m + j
-                        sign = side
-        if row < 0:
-            return k, steps, SOLVED if worst <= GIVE_UP_TOL else MAX_STEPS
+            if ids[a] >= m:
+                y[ids[a] - m] = data[bound_at(ids[a] - m, sign[a], lay)]
+        row, side, violation = most_violated(
+            tol, floor, size, data, work, iwork, lay, row_inv, coord_inv
+        )
+        if row == m + n:
+            # Near an apex y may vanish; round-off of x itself is then all that is left.
+            good = worst <= GIVE_UP_TOL or slip <= 64.0 * EPS * x_size
+            return k, steps, SOLVED if good else MAX_STEPS
         if steps > limit:
             # Round-off of nearly dependent rows keeps it busy: accept a little more each time.
             tol *= 10.0
-            limit += 50 + 4 * at.most
+            limit += patience
             if tol > GIVE_UP_TOL:
                 return k, steps, MAX_STEPS
-        k, more, added = bring_in(row, sign, best, k, 1, y, rows, at)
+        k, more, added = bring_in(
+            row, side, violation, k, EXPLICIT, work, iwork, lay, reduced, gram, coord_inv, basis
+        )
         steps += more
         corrections = 0
         before = np.inf
         if added == 0:
-            if farkas(row, sign, k, rows, at) == 1:
+            if farkas(row, side, k, data, shared, work, iwork) == 1:
                 return k, steps, PRIMAL_INFEASIBLE
-            if ignored >= at.ignored.shape[0]:
+            # The contradiction is within rounding: let its rows hold as well as they can.
+            relax(row, side, k, slackening, work, iwork, lay, row_inv)
+            slackening *= 8.0
+            tol *= 4.0
+            if tol > GIVE_UP_TOL:
                 return k, steps, MAX_STEPS
-            # The contradiction is within rounding: the row holds as well as it can.
-            at.ignored[ignored] = row
-            ignored += 1
-            k = solve_working(k, rows, at)
-            point_from_start(k, y, rows, at)
+            rebuild = True

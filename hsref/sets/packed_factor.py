@@ -37,11 +37,30 @@ def factor_times(T, k, g, out):
 
 @device_function
 def factor_transpose_times(T, k, g, out):
-    """out = T' g; writes out[0:k], which must not be g."""
+    """out = T' g; writes out[0:k], which must not be g.
+
+    Four rows at a time: the loads and stores of ``out`` cost more than the products.
+    """
     for j in range(k):
         out[j] = 0.0
     at = 0
-    for i in range(k):
+    whole = k - k % 4
+    for i in range(0, whole, 4):
+        first = T[at : at + i + 1]
+        second = T[at + i + 1 : at + 2 * i + 3]
+        third = T[at + 2 * i + 3 : at + 3 * i + 6]
+        fourth = T[at + 3 * i + 6 : at + 4 * i + 10]
+        a = g[i]
+        b = g[i + 1]
+        c = g[i + 2]
+        d = g[i + 3]
+        for j in range(i + 1):
+            out[j] += a * first[j] + b * second[j] + c * third[j] + d * fourth[j]
+        out[i + 1] = b * second[i + 1] + c * third[i + 1] + d * fourth[i + 1]
+        out[i + 2] = c * third[i + 2] + d * fourth[i + 2]
+        out[i + 3] = d * fourth[i + 3]
+        at += 4 * i + 10
+    for i in range(whole, k):
         weight = g[i]
         for j in range(i + 1):
             out[j] += T[at + j] * weight
@@ -74,22 +93,24 @@ def factor_delete(T, k, gone, coeff, lost):
     to = at
     at += gone + 1
     for i in range(gone + 1, k):
-        mine = T[at + gone]
+        old = T[at : at + i + 1]
+        new = T[to : to + i]
+        mine = old[gone]
         other = lost[gone]
         radius = math.sqrt(mine * mine + other * other)
         cosine = other / radius
         sine = mine / radius
         for j in range(gone):
-            entry = T[at + j]
-            T[to + j] = cosine * entry - sine * lost[j]
+            entry = old[j]
+            new[j] = cosine * entry - sine * lost[j]
             lost[j] = sine * entry + cosine * lost[j]
         lost[gone] = radius
         for j in range(gone + 1, i):
-            entry = T[at + j]
-            T[to + j - 1] = cosine * entry - sine * lost[j]
+            entry = old[j]
+            new[j - 1] = cosine * entry - sine * lost[j]
             lost[j] = sine * entry + cosine * lost[j]
-        T[to + i - 1] = cosine * T[at + i]
-        lost[i] = sine * T[at + i]
+        new[i - 1] = cosine * old[i]
+        lost[i] = sine * old[i]
         entry = coeff[i]
         coeff[i - 1] = cosine * entry - sine * value
         value = sine * entry + cosine * value

@@ -18,8 +18,8 @@ import numpy as np
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS
 from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
-from .dual_active_set import PIVOT_TOL
-from .polyhedron_kernel import polyhedron_hs, polyhedron_project, work_sizes
+from .polyhedron_kernel import polyhedron_hs, polyhedron_project
+from .working_set import FLOATS, INTS, MOST, PIVOT_TOL, make_layout
 
 
 class Polyhedron(PolyhedralSet):
@@ -142,7 +142,10 @@ class Polyhedron(PolyhedralSet):
         upper = data.get("upper", own.get("upper"))
         if lower is None or upper is None:
             return
-        wrong = np.argwhere((lower > upper) | (lower == np.inf) | (upper == -np.inf))
+        # At a call, crossed bounds make one sample empty: the solver says so, with a certificate.
+        at_call = np.ndim(lower) > 1 or np.ndim(upper) > 1
+        crossed = (lower > upper) & (not at_call)
+        wrong = np.argwhere(crossed | (lower == np.inf) | (upper == -np.inf))
         if len(wrong):
             where = tuple(int(k) for k in wrong[0])
             low, high = np.broadcast_arrays(lower, upper)
@@ -195,8 +198,7 @@ class Polyhedron(PolyhedralSet):
         n = self.size
         reduction = self._reduction
         k_e = len(reduction.basis)
-        most = int(reduction.sizes[1])
-        work, iwork = work_sizes(m, p, n, k_e, most)
+        most = int(reduction.layout[MOST])
         return Kernel(
             "Polyhedron",
             polyhedron_project,
@@ -204,8 +206,8 @@ class Polyhedron(PolyhedralSet):
             size=n,
             code_size=m + p + n,
             dual_size=0,
-            work_size=work,
-            iwork_size=iwork,
+            work_size=int(reduction.layout[FLOATS]),
+            iwork_size=int(reduction.layout[INTS]),
             hs_work_size=3 * n + k_e,
             hs_iwork_size=n,
             shared=tuple(reduction),
@@ -260,6 +262,13 @@ class Polyhedron(PolyhedralSet):
         self, record: RawRecord, sample: int, data: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         m, p = self._row_counts()
+        crossed = crossed_bounds(
+            *(data[f.name][sample % len(data[f.name])] if f.name in data else f.value
+              for f in self._fields if f.name in ("lower", "upper"))
+        )  # fmt: skip
+        if crossed is not None:
+            # The tape holds one signed number a coordinate, and this needs both its bounds.
+            return np.zeros(m), np.zeros(p), crossed, crossed.copy()
         numbers = record.tape_f[record.at_f[sample] : record.at_f[sample + 1]]
         signed = numbers[m + p :]
         return numbers[:m], numbers[m : m + p], np.maximum(-signed, 0.0), np.maximum(signed, 0.0)
@@ -273,15 +282,58 @@ class Polyhedron(PolyhedralSet):
         return out
 
 
-class Reduction(NamedTuple):
-    """What the solver needs to know of the rows; see :class:`hsref.sets.working_rows.RowData`.
+def crossed_bounds(*bounds: np.ndarray) -> np.ndarray | None:
+    """Return e_j for the first j with lower_j > upper_j, or None.
 
-    ``sizes`` is (has bounds, largest working set); ``implied`` numbers the constraints whose
-    left-hand side the equalities fix (rows of A_ub, m + place in eq_ids, m + p + coordinate), and
-    ``combos`` gives those left-hand sides as combinations of the equality basis.
+    y_j <= upper_j and -y_j <= -lower_j then add up to 0 <= upper_j - lower_j < 0, so that e_j is
+    the ``lower`` and the ``upper`` of a Farkas vector.
+    """
+    if not bounds:
+        return None
+    lower, upper = bounds
+    wrong = np.flatnonzero(lower > upper)
+    if not wrong.size:
+        return None
+    unit = np.zeros(lower.size)
+    unit[wrong[0]] = 1.0
+    return unit
+
+
+class Reduction(NamedTuple):
+    """What the solver needs to know of the rows: the arrays that all samples share, in this order.
+
+    Attributes
+    ----------
+    layout : (30,)
+        Sizes and places of scratch vectors; see :mod:`hsref.sets.working_set`.
+    columns : (n, m)
+        Rows of A_ub scaled to norm 1, transposed.
+    reduced : (m, n)
+        Their reduced rows; zero where the equalities imply the left-hand side.
+    gram : (m, m) or (m + n, m)
+        Products of the reduced rows; with the coordinates below if there are bounds.
+    row_inv : (2, m)
+        1 / norm of the row as given; 1 / rho (0 for implied rows).
+    coord_inv : (n,)
+        1 / rho of each coordinate (0 for coordinates fixed by the equalities).
+    basis : (k_e, n)
+        Q, orthonormal rows.
+    eq_rows : (k_e, n)
+        Independent equality rows B, scaled to norm 1.
+    eq_inverse : (k_e, k_e)
+        The lower triangular matrix with Q = eq_inverse B.
+    eq_ids : (p,)
+        Rows of A_eq: those of the basis in its order, then the dependent ones.
+    eq_inv : (p,)
+        1 / norm of those rows, in that order.
+    implied : (t,)
+        Constraints whose left-hand side the equalities fix: rows of A_ub, m + place in eq_ids,
+        m + p + coordinate.
+    combos : (t, k_e)
+        Those left-hand sides as combinations of the rows of B.
     """
 
-    sizes: np.ndarray
+    layout: np.ndarray
     columns: np.ndarray
     reduced: np.ndarray
     gram: np.ndarray
@@ -327,12 +379,12 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     row_inv[1, free] = 1.0 / distance[free]
     most = min(n - len(chosen), int(free.sum()) + int(coord_free.sum()))
     parts = Reduction(
-        sizes=np.array([int(bounded), most], np.int64),
+        layout=make_layout(bounded, most, m, p, n, len(chosen)),
         columns=rows.T,
         reduced=reduced,
         gram=gram,
         row_inv=row_inv,
-        coord_inv=coord_inv if bounded else np.zeros(n),
+        coord_inv=coord_inv if bounded else np.ones(n),
         basis=basis,
         eq_rows=eq[chosen],
         eq_inverse=eq_inverse,

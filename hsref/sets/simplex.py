@@ -63,8 +63,9 @@ def simplex_threshold(z, total):
                 above += z[j]
                 size += 1
         # Newton from the left never oversteps the root, so the support can only shrink; when it
-        # no longer does, the piece that holds the root has been solved.
-        if size == count and passes > 0:
+        # no longer does, the piece that holds the root has been solved. It grows only when an entry
+        # lies within rounding of tau, which is then as good as solved.
+        if size >= count and passes > 0:
             return tau, passes
         count = size
         tau = (above - total) / size

@@ -1,0 +1,259 @@
+r"""The solutions of linear equations, {y : A y = b}.
+
+The rows may be dependent. When the set is built, a QR factorisation with pivoting picks
+independent rows B and an orthonormal basis Q of their span, A_B = R' Q; every other row is a
+combination A_i = t_i' A_B. A right-hand side b is consistent iff b_i = t_i' b_B, and
+
+.. math:: y = x - Q^T (Q x - R^{-T} b_B), \qquad V = I - Q^T Q,
+
+because y differs from x by an element of the row space and Q y = R^{-T} A_B y. The multipliers are
+R^{-1}(Q x - R^{-T} b_B) on the rows B, 0 on the others. Cost O(n rank) a sample; the projection is
+applied twice, the second time to its own result, which removes the rounding of large x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._batch import Kernel
+from .._codes import (
+    ACTIVE_UPPER,
+    INFO_RANK_ACTIVE,
+    INFO_RANK_SUPPORT,
+    INFO_RANK_WORKING,
+    PRIMAL_INFEASIBLE,
+    SOLVED,
+    SUPPORT_UPPER,
+    WORKING_UPPER,
+)
+from .._jit import device_function
+from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_parameter
+from .one_row import CONSISTENT_TOL
+from .polyhedron import Polyhedron
+
+_ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
+_PIVOT_TOL = 1e-11
+"""Below this part of a unit row left over, the row depends on those before it."""
+
+
+@device_function
+def affine_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
+    """y = x - Q'(Qx - R^-T b_B), data = b, shared = (Q, R, T, rows, norms); scratch work[0:2r]."""
+    basis, triangle, combine, rows, norms = shared
+    n = x.shape[0]
+    r = triangle.shape[0]
+    p = data.shape[0] if rows.shape[0] > 0 else 0
+    target = work[:r]
+    rest = work[r : 2 * r]
+    # R' target = b_B, R upper triangular with unit rows behind it.
+    for i in range(r):
+        value = data[rows[i]] / norms[rows[i]]
+        for k in range(i):
+            value -= triangle[k, i] * target[k]
+        target[i] = value / triangle[i, i]
+    for i in range(r, p):
+        row = rows[i]
+        side = data[row]
+        got = 0.0
+        size = abs(side)
+        for k in range(r):
+            term = combine[i - r, k] * data[rows[k]]
+            got += term
+            size += abs(term)
+        if not abs(got - side) <= CONSISTENT_TOL * size:
+            return PRIMAL_INFEASIBLE
+    for j in range(n):
+        y[j] = x[j]
+    for i in range(p):
+        dual[i] = 0.0
+        code[i] = ACTIVE_UPPER
+    for _ in range(2):
+        for i in range(r):
+            value = -target[i]
+            for j in range(n):
+                value += basis[i, j] * y[j]
+            rest[i] = value
+        for i in range(r):
+            value = rest[i]
+            for j in range(n):
+                y[j] -= value * basis[i, j]
+        # R nu = rest gives what this round adds to the multipliers.
+        for back in range(r):
+            i = r - 1 - back
+            value = rest[i]
+            for k in range(i + 1, r):
+                value -= triangle[i, k] * rest[k]
+            rest[i] = value / triangle[i, i]
+            dual[rows[i]] += rest[i] / norms[rows[i]]
+    for i in range(r):
+        code[rows[i]] = _ROW
+    info[INFO_RANK_ACTIVE] = n - r
+    info[INFO_RANK_WORKING] = n - r
+    info[INFO_RANK_SUPPORT] = n - r
+    return SOLVED
+
+
+@device_function
+def affine_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
+    """out = g - Q'(Qg); scratch work[0:r]."""
+    basis = shared[0]
+    n = g.shape[0]
+    r = shared[1].shape[0]
+    for i in range(r):
+        value = 0.0
+        for j in range(n):
+            value += basis[i, j] * g[j]
+        work[i] = value
+    for j in range(n):
+        # Equations that leave one point: exactly 0, not a rounded difference.
+        out[j] = g[j] if r < n else 0.0
+    if r < n:
+        for i in range(r):
+            value = work[i]
+            for j in range(n):
+                out[j] -= value * basis[i, j]
+
+
+class AffineSubspace(PolyhedralSet):
+    r"""The solutions of linear equations.
+
+    .. math:: C = \{ y \in R^n : A_{eq}\, y = b_{eq} \}
+
+    Parameters
+    ----------
+    A_eq : array_like, shape (p, n)
+        Rows; dependent and zero rows are allowed.
+    b_eq : array_like, shape (p,)
+        May be replaced at the call, one vector a sample.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, or a number is not finite.
+    InfeasibleError
+        The equations contradict each other (by more than 1e-12, relatively).
+
+    Notes
+    -----
+    O(n rank) forward and backward a sample, after one pivoted QR factorisation of the rows.
+    V is the same everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hsref import AffineSubspace, project
+    >>> C = AffineSubspace([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]], [1.0, 2.0, 3.0])
+    >>> project(np.array([1.0, 1.0, 1.0]), C).round(12)
+    array([0.5, 0.5, 2. ])
+    """
+
+    n: int
+    A_eq: np.ndarray
+    forward_cost = "O(n rank)"
+    backward_cost = "O(n rank)"
+
+    def __init__(self, A_eq: Any, b_eq: Any) -> None:
+        if np.ndim(A_eq) != 2 or np.shape(A_eq)[1] == 0:
+            raise ValueError(f"A_eq must have shape (p, n) with n >= 1; got {np.shape(A_eq)}.")
+        p, self.n = np.shape(A_eq)
+        self.A_eq = as_parameter(A_eq, "A_eq", (p, self.n))
+        if np.shape(b_eq) != (p,):
+            raise ValueError(
+                f"b_eq must have one entry a row of A_eq, shape {(p,)}; got {np.shape(b_eq)}."
+            )
+        field = DataField("b_eq", (p,), as_parameter(b_eq, "b_eq", (p,)))
+        self._freeze(shape=(self.n,), fields=(field,))
+        self._check_data({"b_eq": field.value})
+
+    @classmethod
+    def examples(cls) -> tuple[AffineSubspace, ...]:
+        """Return a plane, dependent and zero rows, a single point, and the whole space."""
+        rows = np.array([[1.0, 2.0, 0.0, -1.0], [0.0, 1.0, 1.0, 3.0]])
+        return (
+            cls(rows, [1.0, -1.0]),
+            cls(np.vstack([rows, 1e6 * rows[0] - rows[1], 0.0 * rows[0]]), [1.0, -1.0, 1000001, 0]),
+            cls(np.eye(3)[::-1], [1.0, 2.0, 3.0]),
+            cls(np.zeros((1, 2)), [0.0]),
+        )
+
+    @property
+    def b_eq(self) -> np.ndarray:
+        """The right-hand sides, read-only."""
+        return self._fields[0].value
+
+    @property
+    def _factor(self) -> tuple[np.ndarray, ...]:
+        return self._cached("factor", lambda: _factorise(self.A_eq))
+
+    def _check_data(self, data: Mapping[str, np.ndarray]) -> None:
+        b = data["b_eq"]
+        if b.ndim > 1:
+            return
+        _, triangle, combine, rows, _ = self._factor
+        r = len(triangle)
+        terms = combine * b[rows[:r]]
+        gap = np.abs(terms.sum(axis=1) - b[rows[r:]])
+        size = np.abs(terms).sum(axis=1) + np.abs(b[rows[r:]])
+        wrong = np.flatnonzero(gap > CONSISTENT_TOL * size)
+        if wrong.size:
+            raise InfeasibleError(
+                f"AffineSubspace is empty: equation {int(rows[r + wrong[0]])} depends on the "
+                f"others and contradicts them by {gap[wrong[0]]:g}."
+            )
+
+    def _make_kernel(self) -> Kernel:
+        p, r = len(self.A_eq), len(self._factor[1])
+        return Kernel(
+            "AffineSubspace", affine_project, affine_hs, size=self.n, code_size=p + self.n,
+            dual_size=p, work_size=2 * r, iwork_size=1, hs_work_size=r, hs_iwork_size=0,
+            shared=self._factor, methods=("orthonormal rows",), cost=8.0 * self.n * (r + 1),
+            hs_cost=4.0 * self.n * (r + 1),
+        )  # fmt: skip
+
+    def to_polyhedron(self) -> Polyhedron:
+        """Return the same equations as a general polyhedron."""
+        return self._with_data({})
+
+    def _with_data(self, data: Mapping[str, Any]) -> Polyhedron:
+        return Polyhedron(A_eq=self.A_eq, b_eq=data.get("b_eq", self.b_eq), n=self.n)
+
+    def _row_counts(self) -> tuple[int, int]:
+        return 0, len(self.A_eq)
+
+    def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
+        return eq @ self.A_eq
+
+    def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
+        return Rows(None, None, self.A_eq, data.get("b_eq", self.b_eq), None, None)
+
+    def _find_interior(self) -> tuple[np.ndarray, int]:
+        basis, triangle, _, rows, norms = self._factor
+        r = len(triangle)
+        side = (self.b_eq[rows] / norms[rows])[:r]
+        return np.linalg.solve(triangle.T, side) @ basis, self.n - r
+
+
+def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return (Q, R, T, rows, norms): A[rows] / norms[rows] = [R' Q; T-combinations of those]."""
+    from scipy.linalg import qr, solve_triangular
+
+    p, n = A.shape
+    norms = np.linalg.norm(A, axis=1)
+    norms = np.where(norms > 0.0, norms, 1.0)
+    if p == 0:
+        return (
+            np.zeros((0, n)), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.int64), norms
+        )  # fmt: skip
+    unit = A / norms[:, None]
+    Q, R, order = qr(unit.T, mode="economic", pivoting=True)
+    r = int(np.sum(np.abs(np.diag(R)) > _PIVOT_TOL))
+    # A_i = t_i' A_B in the rows as given, so that a right-hand side is tested as given.
+    weights = solve_triangular(R[:r, :r], R[:r, r:]).T if r else np.zeros((p - r, 0))
+    combine = weights * norms[order[r:], None] / norms[order[:r]][None]
+    return (
+        np.ascontiguousarray(Q[:, :r].T), np.ascontiguousarray(R[:r, :r]),
+        np.ascontiguousarray(combine), order.astype(np.int64), norms,
+    )  # fmt: skip

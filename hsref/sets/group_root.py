@@ -1,0 +1,424 @@
+r"""The compiled part of the group budget; the mathematics stands in :mod:`hsref.sets.group_budget`.
+
+Entries are sorted by group once, when a set is built: segment 0 holds those in no group, segment g
+those of group g - 1. All routines below work on sorted entries. With a threshold nu common to all,
+group g contributes
+
+.. math:: S_g(\nu) = \min(\max(T_g(\nu), lower_g), upper_g), \qquad
+          T_g(\nu) = \sum_{i \in g} \min(\max(x_i - \nu, 0), cap_i),
+
+and the sum of all S_g is piecewise linear and never increasing, so its root is found as in
+:mod:`hsref.sets.one_row`: Newton steps on the piece at hand, and when one leaves the bracket a
+relaxed step, which holds only the entries and the groups held on the whole bracket.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._codes import (
+    ACTIVE_LOWER,
+    ACTIVE_UPPER,
+    INFO_RANK_ACTIVE,
+    INFO_RANK_SUPPORT,
+    INFO_RANK_WORKING,
+    INFO_STEPS,
+    INFO_WEAK,
+    MASK_ACTIVE,
+    MASK_SUPPORT,
+    MAX_STEPS,
+    PRIMAL_INFEASIBLE,
+    SOLVED,
+    SUPPORT_LOWER,
+    SUPPORT_UPPER,
+    WORKING_LOWER,
+    WORKING_UPPER,
+)
+from .._jit import device_function
+from .one_row import (
+    CONSISTENT_TOL,
+    ROOT_FOUND,
+    ROOT_STEPS,
+    ROUNDING,
+    largest,
+    row_root,
+)
+
+_ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
+_PUSHED_LOWER = WORKING_LOWER | SUPPORT_LOWER
+_PUSHED_UPPER = WORKING_UPPER | SUPPORT_UPPER
+
+
+@device_function
+def group_piece(x, cap, starts, lower, upper, nu):
+    """Return (A, D): the sum of all S_g near `nu` is A - D nu."""
+    level = 0.0
+    slope = 0.0
+    for g in range(starts.shape[0] - 1):
+        held = 0.0
+        free = 0.0
+        for k in range(starts[g], starts[g + 1]):
+            v = x[k]
+            t = v - nu
+            y = min(max(t, 0.0), cap[k])
+            held += v if y == t else y
+            free += 1.0 if y == t else 0.0
+        if g > 0:
+            total = held - nu * free
+            if total > upper[g - 1]:
+                held = upper[g - 1]
+                free = 0.0
+            elif total < lower[g - 1]:
+                held = lower[g - 1]
+                free = 0.0
+        level += held
+        slope += free
+    return level, slope
+
+
+@device_function
+def group_relaxed(x, cap, starts, lower, upper, lo, hi):
+    """Return (A, D) when only entries and groups held on the whole bracket are held."""
+    level = 0.0
+    slope = 0.0
+    for g in range(starts.shape[0] - 1):
+        held = 0.0
+        free = 0.0
+        most = 0.0
+        least = 0.0
+        for k in range(starts[g], starts[g + 1]):
+            v = x[k]
+            at_lo = v - lo
+            at_hi = v - hi
+            most += min(max(at_lo, 0.0), cap[k])
+            least += min(max(at_hi, 0.0), cap[k])
+            fixed = 0.0
+            if at_lo <= 0.0:
+                v = 0.0
+                fixed = 1.0
+            if at_hi >= cap[k]:
+                v = cap[k]
+                fixed = 1.0
+            held += v
+            free += 1.0 - fixed
+        if g > 0 and least >= upper[g - 1]:
+            held = upper[g - 1]
+            free = 0.0
+        elif g > 0 and most <= lower[g - 1]:
+            held = lower[g - 1]
+            free = 0.0
+        level += held
+        slope += free
+    return level, slope
+
+
+@device_function
+def group_root(x, cap, starts, lower, upper, total, nu):
+    """Return (nu, passes, verdict): where the S_g sum to a `total` known to be reached."""
+    lo = -np.inf
+    hi = np.inf
+    for passes in range(1, 8 * x.shape[0] + 8 * lower.shape[0] + 100):
+        level, slope = group_piece(x, cap, starts, lower, upper, nu)
+        excess = level - total
+        new = nu
+        if slope > 0.0:
+            new = excess / slope
+            if new == nu:
+                return nu, passes, ROOT_FOUND
+            if new > nu:
+                lo = nu
+            else:
+                hi = nu
+        elif excess > 0.0:
+            lo = nu
+        elif excess < 0.0:
+            hi = nu
+        else:
+            return nu, passes, ROOT_FOUND
+        if slope <= 0.0 or not (lo < new < hi):
+            level, slope = group_relaxed(x, cap, starts, lower, upper, lo, hi)
+            if slope <= 0.0:
+                return nu, passes, ROOT_FOUND
+            new = (level - total) / slope
+            if not (lo < new < hi):
+                return nu, passes, ROOT_FOUND
+        nu = new
+    return nu, passes, ROOT_STEPS
+
+
+@device_function
+def groups_are_feasible(cap, starts, lower, upper, total):
+    """Return whether the caps, the limits of the groups and the total leave a point."""
+    least = 0.0
+    most = 0.0
+    size = abs(total)
+    for g in range(starts.shape[0] - 1):
+        room = 0.0
+        wrong = 0.0
+        for k in range(starts[g], starts[g + 1]):
+            room += cap[k]
+            wrong += 0.0 if cap[k] >= 0.0 else 1.0
+        if wrong > 0.0:
+            return False
+        if g > 0:
+            low = lower[g - 1]
+            up = upper[g - 1]
+            if not low <= up or up < 0.0 or low > room + CONSISTENT_TOL * (room + abs(low)):
+                return False
+            room = min(room, up)
+            least += max(low, 0.0)
+        most += room
+    slack = CONSISTENT_TOL * (abs(total) + least)
+    return total >= least - slack and total <= most + CONSISTENT_TOL * (size + most)
+
+
+@device_function
+def shift_held(t, cap, begin, end, step):
+    """Shift entries that are all held, and stay held: rounding must not let one come loose."""
+    for k in range(begin, end):
+        if t[k] <= 0.0:
+            t[k] = min(t[k] - step, 0.0)
+        else:
+            t[k] = max(t[k] - step, cap[k])
+
+
+@device_function
+def release_group(t, cap, begin, end, push):
+    """Return how far a group's multiplier `push` can go towards 0 before an entry is released.
+
+    Entries t of the segment are shifted with it; the one released sits on its bound exactly.
+    """
+    step = -push
+    which = -1
+    for k in range(begin, end):
+        over = t[k] - min(max(t[k], 0.0), cap[k])
+        # Less push lifts the entries: those held at 0 are released. More, those at the cap.
+        if over != 0.0 and over * push < 0.0 and abs(over) < abs(step):
+            step = over
+            which = k
+    shift_held(t, cap, begin, end, step)
+    if which >= 0:
+        t[which] = 0.0 if push > 0.0 else cap[which]
+    return push + step if which >= 0 else 0.0
+
+
+@device_function
+def release_rest(t, cap, starts, push):
+    """Return the smallest step of nu that releases an entry or a group; applies it to t, push."""
+    best = np.inf
+    step = 0.0
+    entry = -1
+    group = -1
+    for g in range(starts.shape[0] - 1):
+        if push[g] != 0.0:
+            if abs(push[g]) < best:
+                best = abs(push[g])
+                step = push[g]
+                group = g
+                entry = -1
+            continue
+        for k in range(starts[g], starts[g + 1]):
+            over = t[k] - min(max(t[k], 0.0), cap[k])
+            if abs(over) < best:
+                best = abs(over)
+                step = over
+                entry = k
+                group = -1
+    for g in range(starts.shape[0] - 1):
+        if push[g] != 0.0:
+            push[g] -= step
+        else:
+            shift_held(t, cap, starts[g], starts[g + 1], step)
+    if group >= 0:
+        push[group] = 0.0
+    if entry >= 0:
+        t[entry] = 0.0 if step < 0.0 else cap[entry]
+    return step
+
+
+@device_function
+def group_rank(code, group_of, groups, mask, count):
+    """Return the rank of V under `mask`; scratch count[0:groups + 1]."""
+    for g in range(groups + 1):
+        count[g] = 0
+    base = 2 * groups + 1
+    for j in range(group_of.shape[0]):
+        if (code[base + j] & mask) == 0:
+            count[group_slot(code, group_of[j], groups, mask)] += 1
+    rank = 0
+    for g in range(groups + 1):
+        rank += max(count[g] - 1, 0)
+    return rank
+
+
+@device_function
+def group_slot(code, g, groups, mask):
+    """Return g if the total of group g is held under `mask`, else 0, the slot of the rest."""
+    if g > 0 and ((code[g - 1] | code[groups + g - 1]) & mask) != 0:
+        return g
+    return 0
+
+
+@device_function
+def group_solve(t, cap, starts, lower, upper, total, push, ones, zeros):
+    """Turn sorted t = x into x - nu - push_g; writes t, push; returns (nu, steps, verdict)."""
+    n = t.shape[0]
+    mean = 0.0
+    for k in range(n):
+        mean += t[k]
+    nu, steps, verdict = group_root(t, cap, starts, lower, upper, total, (mean - total) / n)
+    if verdict == ROOT_STEPS:
+        return nu, steps, verdict
+    # Twice, the second time near 0: what cancelled in the first search is recovered.
+    for k in range(n):
+        t[k] -= nu
+    shift, more, verdict = group_root(t, cap, starts, lower, upper, total, 0.0)
+    if verdict == ROOT_STEPS:
+        return nu, steps, verdict
+    for k in range(n):
+        t[k] -= shift
+    nu += shift
+    steps += more
+    push[0] = 0.0
+    for g in range(1, starts.shape[0] - 1):
+        push[g] = 0.0
+        begin = starts[g]
+        end = starts[g + 1]
+        got = 0.0
+        for k in range(begin, end):
+            got += min(max(t[k], 0.0), cap[k])
+        target = min(max(got, lower[g - 1]), upper[g - 1])
+        if target != got:
+            for _ in range(2):
+                shift, more, verdict = row_root(
+                    t[begin:end], ones[begin:end], zeros[begin:end], cap[begin:end], target, 0.0,
+                    -np.inf, np.inf,
+                )  # fmt: skip
+                if verdict == ROOT_STEPS:
+                    return nu, steps, verdict
+                for k in range(begin, end):
+                    t[k] -= shift
+                push[g] += shift
+                steps += more
+    return nu, steps, ROOT_FOUND
+
+
+@device_function
+def group_independent(t, cap, starts, push, noise):
+    """Move multipliers so that the rows with one are independent; writes t, push; returns step."""
+    rest = 0
+    for g in range(starts.shape[0] - 1):
+        if abs(push[g]) <= noise:
+            push[g] = 0.0
+        free = 0
+        for k in range(starts[g], starts[g + 1]):
+            over = t[k] - min(max(t[k], 0.0), cap[k])
+            free += 1 if abs(over) <= noise else 0
+        if push[g] != 0.0 and free == 0:
+            push[g] = release_group(t, cap, starts[g], starts[g + 1], push[g])
+        if push[g] == 0.0:
+            rest += free
+    return release_rest(t, cap, starts, push) if rest == 0 else 0.0
+
+
+@device_function
+def group_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
+    """y = clip(x - nu - push_g, 0, cap); scratch work[0:2n + G + 1], iwork[0:G + 1]."""
+    order, starts, group_of, ones, zeros = shared
+    n = x.shape[0]
+    groups = starts.shape[0] - 2
+    lower = data[:groups]
+    upper = data[groups : 2 * groups]
+    total = data[2 * groups]
+    one_cap = data.shape[0] == 2 * groups + 2
+    t = work[:n]
+    cap = work[n : 2 * n]
+    push = work[2 * n : 2 * n + groups + 1]
+    for k in range(n):
+        t[k] = x[order[k]]
+        cap[k] = data[2 * groups + 1 + (0 if one_cap else order[k])]
+    if not groups_are_feasible(cap, starts, lower, upper, total):
+        return PRIMAL_INFEASIBLE
+    reach = largest(x)
+    nu, steps, verdict = group_solve(t, cap, starts, lower, upper, total, push, ones, zeros)
+    if verdict == ROOT_STEPS:
+        return MAX_STEPS
+    noise = ROUNDING * (reach + abs(nu))
+    nu += group_independent(t, cap, starts, push, noise)
+    info[INFO_STEPS] = steps
+    size = 0.0
+    for k in range(n):
+        size = max(size, min(max(t[k], 0.0), cap[k]))
+    tolerance = active_tol * size
+    base = 2 * groups + 1
+    code[base - 1] = _ROW
+    dual[base - 1] = nu
+    slack = np.inf
+    least = np.inf
+    weak = 0
+    for g in range(groups + 1):
+        got = 0.0
+        for k in range(starts[g], starts[g + 1]):
+            value = min(max(t[k], 0.0), cap[k])
+            over = t[k] - value
+            held = abs(over) > noise
+            above = cap[k] - value
+            bits = ACTIVE_LOWER if value <= tolerance else 0
+            bits |= ACTIVE_UPPER if above <= tolerance else 0
+            side = _PUSHED_LOWER if over < 0.0 else _PUSHED_UPPER
+            weak += 1 if bits != 0 and not held else 0
+            slack = min(slack, value if value > tolerance else np.inf)
+            slack = min(slack, above if above > tolerance else np.inf)
+            least = min(least, abs(over) if held else np.inf)
+            y[order[k]] = value
+            code[base + order[k]] = bits | (side if held else 0)
+            got += value
+        if g > 0:
+            for low in range(2):
+                side = lower[g - 1] if low == 1 else upper[g - 1]
+                force = -push[g] if low == 1 else push[g]
+                gap = got - side if low == 1 else side - got
+                row = (groups if low == 1 else 0) + g - 1
+                bits = 0
+                if force > 0.0:
+                    bits = _ROW
+                    least = min(least, force)
+                elif gap < np.inf and gap <= active_tol * (abs(side) + size):
+                    bits = ACTIVE_UPPER
+                    weak += 1
+                else:
+                    slack = min(slack, gap)
+                code[row] = bits
+                dual[row] = max(force, 0.0)
+    reach = max(reach, size)
+    unit = 1.0 / reach if reach > 0.0 else 1.0
+    info[INFO_RANK_ACTIVE] = group_rank(code, group_of, groups, MASK_ACTIVE, iwork)
+    info[INFO_RANK_SUPPORT] = group_rank(code, group_of, groups, MASK_SUPPORT, iwork)
+    info[INFO_RANK_WORKING] = info[INFO_RANK_SUPPORT]
+    info[INFO_WEAK] = weak
+    margin[0] = slack * unit
+    margin[1] = least * unit
+    return SOLVED
+
+
+@device_function
+def group_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
+    """out = g minus its mean over each held group's free entries, and over those of the rest."""
+    group_of = shared[2]
+    groups = shared[1].shape[0] - 2
+    base = 2 * groups + 1
+    for slot in range(groups + 1):
+        work[slot] = 0.0
+        iwork[slot] = 0
+    for j in range(g.shape[0]):
+        if (code[base + j] & mask) == 0:
+            slot = group_slot(code, group_of[j], groups, mask)
+            work[slot] += g[j]
+            iwork[slot] += 1
+    for j in range(g.shape[0]):
+        out[j] = 0.0
+        if (code[base + j] & mask) == 0:
+            slot = group_slot(code, group_of[j], groups, mask)
+            # A single free entry is fixed by its sum: exactly 0, not a rounded difference.
+            if iwork[slot] > 1:
+                out[j] = g[j] - work[slot] / iwork[slot]
