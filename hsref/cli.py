@@ -1,4 +1,4 @@
-"""The ``hsref`` command: ``hsref train``, ``hsref info``, ``hsref warmup``.
+"""The ``hsref`` command: ``hsref train``, ``verify``, ``info``, ``warmup``.
 
 Results go to standard output, progress and errors to standard error. Exit status 0 is success,
 1 a failure, 2 input that cannot be used (one sentence says why), 130 an interruption.
@@ -52,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["verify"]:
+        # it brings its own options, and importing them is not free
+        from hsref.theory import verify
+
+        return verify.main(arguments[1:])
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if not hasattr(chosen, "run"):
@@ -113,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         one.set_defaults(run=_train, application=application)
 
+    commands.add_parser("verify", help="check every statement of the theory on every set")
     info = commands.add_parser("info", help="show versions, sets and what is installed")
+    info.add_argument("--sets", action="store_true", help="only the sets, with shapes and costs")
     info.set_defaults(run=_info)
     warmup = commands.add_parser("warmup", help="compile the routines of every set into the cache")
     warmup.set_defaults(run=_warmup)
@@ -225,17 +232,25 @@ def _info(arguments: argparse.Namespace, command: str) -> int:
     import hsref
     from hsref.sets import REGISTRY
 
+    if arguments.sets:
+        _list_sets(REGISTRY)
+        return SUCCESS
     print(f"hsref {hsref.__version__}")
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in ("numpy", "scipy", "numba", "autograd"):
         print(f"{package} {metadata.version(package)}")
     print(f"processors {_processors()}")
 
+    from hsref._cuda.compat import describe
+
+    print("\nCUDA")
+    for what, fact in describe().items():
+        print(f"  {what}: {fact}")
+
     print("\nsets")
     width = max(len(name) for name in REGISTRY)
     for name in sorted(REGISTRY):
-        summary = (REGISTRY[name].__doc__ or "").strip().splitlines()[:1]
-        print(f"  {name:<{width}}  {summary[0] if summary else ''}".rstrip())
+        print(f"  {name:<{width}}  {_summary(REGISTRY[name])}".rstrip())
 
     print("\nextras")
     for extra, modules in EXTRAS.items():
@@ -248,6 +263,20 @@ def _info(arguments: argparse.Namespace, command: str) -> int:
         application = importlib.import_module(f"hsref.applications.{name}.command")
         print(f"  {name}  {application.SUMMARY}")
     return SUCCESS
+
+
+def _summary(kind: type) -> str:
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
+def _list_sets(registry: dict[str, Any]) -> None:
+    """Print every set with the shapes of its examples and the cost of both directions."""
+    for name in sorted(registry):
+        kind = registry[name]
+        shapes = sorted({one.shape for one in kind.examples()})
+        print(f"{name}: {_summary(kind)}")
+        print(f"  points such as {', '.join(map(str, shapes))}")
+        print(f"  forward {kind.forward_cost}; backward {kind.backward_cost}")
 
 
 def _warmup(arguments: argparse.Namespace, command: str) -> int:

@@ -198,16 +198,15 @@ class Problem:
         return mask
 
     def constraints(self) -> Any:
-        """Return {w ≥ 0, Σw = 1, Σ_S w ≥ at_least, w ≤ cap} as a :class:`hsref.Polyhedron`."""
+        """Return {w ≥ 0, Σw = 1, Σ_S w ≥ at_least, w ≤ cap} as a :class:`hsref.GroupBudget`."""
         import hsref
 
-        return hsref.Polyhedron(
-            A_ub=-self.group_mask[None, :].astype(float),
-            b_ub=np.array([-self.config.at_least]),
-            A_eq=np.ones((1, self.n)),
-            b_eq=np.array([1.0]),
-            lower=0.0,
-            upper=self.config.cap,
+        return hsref.GroupBudget(
+            self.n,
+            np.where(self.group_mask, 0, -1),
+            lower=[self.config.at_least],
+            upper=[np.inf],
+            cap=self.config.cap,
         )
 
     def examples(self, stage: str) -> tuple[Examples, Examples]:
