@@ -385,10 +385,7 @@ def run_chunks(
         return
     pieces = max(2 * threads, int(work / CHUNK_COST))
     edges = np.linspace(0, samples, min(pieces, samples) + 1).astype(int).tolist()
-    futures = [
-        _pool(threads).submit(chunk, begin, end)
-        for begin, end in pairwise(edges)
-    ]
+    futures = [_pool(threads).submit(chunk, begin, end) for begin, end in pairwise(edges)]
     try:
         for future in futures:
             future.result()

@@ -1,6 +1,7 @@
 """Compile every CUDA kernel of every set to PTX, float32 and float64, without a driver.
 
-The simulator checks no types; this does. Exit code 77 means that no PTX compiler is installed."""
+The simulator checks no types; this does. Exit code 77 means that no PTX compiler is installed.
+"""
 
 from __future__ import annotations
 

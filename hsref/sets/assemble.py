@@ -31,9 +31,7 @@ def _bind(template: Callable[..., Any], owner: str, **bindings: Any) -> DeviceFu
 
 def image_kernel(inner: Kernel, kind: str) -> Kernel:
     """Return the kernel of a ``"Scaled"`` or ``"Shifted"`` set around `inner`."""
-    project, hs = (
-        (scaled_project, scaled_hs) if kind == "Scaled" else (shifted_project, shifted_hs)
-    )
+    project, hs = (scaled_project, scaled_hs) if kind == "Scaled" else (shifted_project, shifted_hs)
     name = f"{kind}_{inner.name}"
     n = inner.size
     return Kernel(

@@ -39,11 +39,11 @@ import numpy as np
 
 from .._codes import MAX_STEPS, PRIMAL_INFEASIBLE, SOLVED
 from .._jit import device_function
+from .contradiction import farkas, relax
 from .packed_factor import factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
     normalised_slacks,
-    remove_equality_part,
     subtract_combination,
     subtract_rows,
     subtract_working,
@@ -53,7 +53,6 @@ from .working_set import (
     CERTIFICATE,
     EQS,
     EXPLICIT,
-    FLOATS,
     GRAM_PIVOT,
     IDS,
     INNER,
@@ -83,8 +82,6 @@ from .working_set import (
     start_from,
 )
 
-CONSISTENT_TOL = 1e-12
-"""Relative mismatch up to which dependent right-hand sides count as consistent."""
 FAST_TOL = 2e-14
 """Violation the fast pass leaves, relative to its start; the polish ends at its own tolerance."""
 PRIMAL_TOL = 1e-13
@@ -174,76 +171,15 @@ def restore_equalities(y, rhs_eq, inner, eq_rows, eq_inverse, basis):
 
 
 @device_function
-def farkas(row, sign, k, data, shared, work, iwork):
-    """Write the certificate "c_row = M_K' r, nothing blocks"; returns 1 if it is valid.
-
-    Entries are signed numbers for the constraints as given: rows of A_ub (>= 0), rows of A_eq,
-    coordinates (> 0 for the upper bound, < 0 for the lower). Valid means that the combined
-    right-hand side is negative beyond the rounding of its terms.
-    """
-    lay, columns, row_inv, coord_inv, basis = shared[0], shared[1], shared[4], shared[5], shared[6]
-    eq_inverse, eq_ids, eq_inv = shared[8], shared[9], shared[10]
-    cert, w = work[lay[CERTIFICATE] : lay[FLOATS]], work[lay[Z] : lay[INNER]]
-    inner, rhs_eq = work[lay[INNER] : lay[RHS_EQ]], work[lay[RHS_EQ] : lay[CERTIFICATE]]
-    m = lay[ROWS]
-    n = w.shape[0]
-    for i in range(cert.shape[0]):
-        cert[i] = 0.0
-    for j in range(n):
-        w[j] = 0.0
-    value = 0.0
-    terms = 0.0
-    reach = 0.0
-    for a in range(k + 1):
-        i = row
-        weight = sign
-        if a < k:
-            i = np.int64(iwork[lay[IDS] + a])
-            weight = -sign * work[lay[R] + a]
-            if weight * work[lay[SIGN] + a] <= 0.0:
-                continue
-        if i < m:
-            weight *= row_inv[1, i]
-            cert[i] = weight * row_inv[0, i]
-            side = work[lay[RHS] + i]
-            for j in range(n):
-                w[j] += weight * columns[j, i]
-        else:
-            j = i - m
-            weight *= coord_inv[j]
-            cert[m + lay[EQS] + j] = weight
-            side = data[bound_at(j, weight, lay)]
-            w[j] += weight
-        value += weight * side
-        terms += abs(weight * side)
-        reach = max(reach, abs(side))
-    size = basis.shape[0]
-    matrix_times(basis, w, inner)
-    for e in range(size):
-        total = 0.0
-        for c in range(e, size):
-            total -= eq_inverse[c, e] * inner[c]
-        cert[m + eq_ids[e]] = total * eq_inv[e]
-        value += total * rhs_eq[e]
-        terms += abs(total * rhs_eq[e])
-        reach = max(reach, abs(rhs_eq[e]))
-    remove_equality_part(basis, w, inner)
-    left = 0.0
-    for j in range(n):
-        left += abs(w[j])
-    return 1 if value < -(CONSISTENT_TOL * terms + left * reach) else 0
-
-
-@device_function
 def correct(k, dual_tol, work, iwork, lay, reduced, coord_inv, basis):
     """Move y by the correction r = T'T g of the working residual g, multipliers with it.
 
     Stops where a multiplier reaches 0 and drops that row. Returns the new k.
     """
-    l, r = work[lay[L] : lay[R]], work[lay[R] : lay[G]]
+    along, r = work[lay[L] : lay[R]], work[lay[R] : lay[G]]
     nu, sign = work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
-    factor_times(work[0 : lay[NU]], k, work[lay[G] : lay[LOST]], l)
-    factor_transpose_times(work[0 : lay[NU]], k, l, r)
+    factor_times(work[0 : lay[NU]], k, work[lay[G] : lay[LOST]], along)
+    factor_transpose_times(work[0 : lay[NU]], k, along, r)
     part = 1.0
     gone = k
     for a in range(k):
@@ -305,29 +241,6 @@ def most_violated(tol, floor, size, data, work, iwork, lay, row_inv, coord_inv):
 
 
 @device_function
-def relax(row, sign, k, amount, work, iwork, lay, row_inv):
-    """Move outwards, by a relative ``amount``, the rows of A_ub that take part in a contradiction.
-
-    For contradictions too small to be more than the rounding of the right-hand sides, blown up by
-    nearly dependent rows. Writes rhs and s0.
-    """
-    rhs, s0 = work[lay[RHS] : lay[Y0]], work[lay[S0] : lay[S]]
-    size = 0.0
-    for j in range(lay[SIZE]):
-        size = max(size, abs(work[lay[Y] + j]))
-    for a in range(k + 1):
-        i = row
-        if a < k:
-            i = np.int64(iwork[lay[IDS] + a])
-            if sign * work[lay[R] + a] * work[lay[SIGN] + a] >= 0.0:
-                continue
-        if i < lay[ROWS]:
-            change = amount * (abs(rhs[i]) + size)
-            rhs[i] += change
-            s0[i] -= change * row_inv[1, i]
-
-
-@device_function
 def polish(k, x_size, data, shared, work, iwork):
     """Form y, correct the working residual, and go on while a recomputed slack is violated.
 
@@ -335,7 +248,8 @@ def polish(k, x_size, data, shared, work, iwork):
     """
     lay, columns, reduced, gram, row_inv = shared[0], shared[1], shared[2], shared[3], shared[4]
     coord_inv, basis, eq_rows, eq_inverse = shared[5], shared[6], shared[7], shared[8]
-    ids, nu, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    ids, nu = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]]
+    sign = work[lay[SIGN] : lay[L]]
     s, rhs, g = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]], work[lay[G] : lay[LOST]]
     y, y0 = work[lay[Y] : lay[Z]], work[lay[Y0] : lay[Y]]
     m = s.shape[0]

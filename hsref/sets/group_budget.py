@@ -161,11 +161,10 @@ class GroupBudget(PolyhedralSet):
         edges = np.searchsorted(self.groups[order], np.arange(-1, count + 1))
         return Kernel(
             "GroupBudget", group_project, group_hs, size=n, code_size=2 * count + 1 + n,
-            dual_size=2 * count + 1, work_size=2 * n + count + 1, iwork_size=count + 2,
-            hs_work_size=count + 1, hs_iwork_size=count + 1,
+            dual_size=2 * count + 1, work_size=4 * n + count + 1, iwork_size=1,
+            hs_work_size=count + 1, hs_iwork_size=2 * count + 2,
             shared=(
-                order.astype(np.int32), edges.astype(np.int32), (self.groups + 1).astype(np.int32),
-                np.ones(n), np.zeros(n),
+                order.astype(np.int32), edges.astype(np.int32), np.ones(n), np.zeros(n),
             ),
             methods=("Newton on two levels of multipliers",), cost=30.0 * n, hs_cost=8.0 * n,
         )  # fmt: skip

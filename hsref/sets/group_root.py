@@ -24,8 +24,6 @@ from .._codes import (
     INFO_RANK_WORKING,
     INFO_STEPS,
     INFO_WEAK,
-    MASK_ACTIVE,
-    MASK_SUPPORT,
     MAX_STEPS,
     PRIMAL_INFEASIBLE,
     SOLVED,
@@ -42,6 +40,7 @@ from .one_row import (
     ROUNDING,
     largest,
     row_root,
+    smallest,
 )
 
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
@@ -237,26 +236,12 @@ def release_rest(t, cap, starts, push):
 
 
 @device_function
-def group_rank(code, group_of, groups, mask, count):
-    """Return the rank of V under `mask`; scratch count[0:groups + 1]."""
-    for g in range(groups + 1):
-        count[g] = 0
-    base = 2 * groups + 1
-    for j in range(group_of.shape[0]):
-        if (code[base + j] & mask) == 0:
-            count[group_slot(code, group_of[j], groups, mask)] += 1
-    rank = 0
-    for g in range(groups + 1):
-        rank += max(count[g] - 1, 0)
-    return rank
-
-
-@device_function
-def group_slot(code, g, groups, mask):
-    """Return g if the total of group g is held under `mask`, else 0, the slot of the rest."""
-    if g > 0 and ((code[g - 1] | code[groups + g - 1]) & mask) != 0:
-        return g
-    return 0
+def group_slots(code, groups, mask, slot):
+    """Write for each group its number if its total is held under `mask`, else 0: the rest."""
+    slot[0] = 0
+    for g in range(1, groups + 1):
+        held = ((code[g - 1] | code[groups + g - 1]) & mask) != 0
+        slot[g] = g if held else 0
 
 
 @device_function
@@ -323,8 +308,8 @@ def group_independent(t, cap, starts, push, noise):
 
 @device_function
 def group_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
-    """y = clip(x - nu - push_g, 0, cap); scratch work[0:2n + G + 1], iwork[0:G + 1]."""
-    order, starts, group_of, ones, zeros = shared
+    """y = clip(x - nu - push_g, 0, cap); scratch work[0:4n + G + 1]."""
+    order, starts, ones, zeros = shared
     n = x.shape[0]
     groups = starts.shape[0] - 2
     lower = data[:groups]
@@ -346,79 +331,135 @@ def group_project(x, data, shared, active_tol, y, code, dual, info, margin, work
     noise = ROUNDING * (reach + abs(nu))
     nu += group_independent(t, cap, starts, push, noise)
     info[INFO_STEPS] = steps
-    size = 0.0
-    for k in range(n):
-        size = max(size, min(max(t[k], 0.0), cap[k]))
-    tolerance = active_tol * size
+    group_finish(
+        t, cap, order, starts, lower, upper, push, nu, noise, reach, active_tol, y, code, dual,
+        info, margin, work[2 * n + groups + 1 :],
+    )  # fmt: skip
+    return SOLVED
+
+
+@device_function
+def group_finish(
+    t, cap, order, starts, lower, upper, push, nu, noise, reach, active_tol, y, code, dual,
+    info, margin, work,
+):  # fmt: skip
+    """Write the record from t = x - nu - push_g, sorted; scratch work[0:2n]."""
+    n = t.shape[0]
+    groups = lower.shape[0]
     base = 2 * groups + 1
+    flag = work[:n]
+    gap = work[n : 2 * n]
+    for k in range(n):
+        flag[k] = min(max(t[k], 0.0), cap[k])
+    size = largest(flag)
+    reach = max(reach, size)
+    tolerance = active_tol * size
+    weak = 0.0
+    # Selections instead of branches, so that this loop vectorises; scattered afterwards.
+    for k in range(n):
+        v = flag[k]
+        over = t[k] - v
+        above = cap[k] - v
+        push_size = abs(over)
+        on_lower = 1.0 if v <= tolerance else 0.0
+        on_upper = 1.0 if above <= tolerance else 0.0
+        active = max(on_lower, on_upper)
+        held = 1.0 if push_size > noise else 0.0
+        side = _PUSHED_LOWER if over < 0.0 else _PUSHED_UPPER
+        gap_lower = v if v > tolerance else np.inf
+        gap_upper = above if above > tolerance else np.inf
+        gap[k] = min(gap_lower, gap_upper)
+        cap[k] = push_size if push_size > noise else np.inf
+        t[k] = v
+        flag[k] = ACTIVE_LOWER * on_lower + ACTIVE_UPPER * on_upper + held * side
+        weak += active * (1.0 - held)
+    for k in range(n):
+        y[order[k]] = t[k]
+        code[base + order[k]] = int(flag[k])
+    slack = smallest(gap)
+    least = smallest(cap)
     code[base - 1] = _ROW
     dual[base - 1] = nu
-    slack = np.inf
-    least = np.inf
-    weak = 0
+    rest_inside = 0.0
+    rest_passing = 0.0
+    rank_active = 0.0
+    rank_support = 0.0
     for g in range(groups + 1):
         got = 0.0
+        inside = 0.0
+        passing = 0.0
         for k in range(starts[g], starts[g + 1]):
-            value = min(max(t[k], 0.0), cap[k])
-            over = t[k] - value
-            held = abs(over) > noise
-            above = cap[k] - value
-            bits = ACTIVE_LOWER if value <= tolerance else 0
-            bits |= ACTIVE_UPPER if above <= tolerance else 0
-            side = _PUSHED_LOWER if over < 0.0 else _PUSHED_UPPER
-            weak += 1 if bits != 0 and not held else 0
-            slack = min(slack, value if value > tolerance else np.inf)
-            slack = min(slack, above if above > tolerance else np.inf)
-            least = min(least, abs(over) if held else np.inf)
-            y[order[k]] = value
-            code[base + order[k]] = bits | (side if held else 0)
-            got += value
+            got += t[k]
+            inside += 1.0 if flag[k] == 0.0 else 0.0
+            passing += 1.0 if flag[k] < WORKING_LOWER else 0.0
+        near = False
+        pushed = False
         if g > 0:
             for low in range(2):
                 side = lower[g - 1] if low == 1 else upper[g - 1]
                 force = -push[g] if low == 1 else push[g]
-                gap = got - side if low == 1 else side - got
+                room = got - side if low == 1 else side - got
                 row = (groups if low == 1 else 0) + g - 1
                 bits = 0
                 if force > 0.0:
                     bits = _ROW
                     least = min(least, force)
-                elif gap < np.inf and gap <= active_tol * (abs(side) + size):
+                    pushed = True
+                elif room < np.inf and room <= active_tol * (abs(side) + size):
                     bits = ACTIVE_UPPER
-                    weak += 1
+                    weak += 1.0
                 else:
-                    slack = min(slack, gap)
+                    slack = min(slack, room)
+                near = near or bits != 0
                 code[row] = bits
                 dual[row] = max(force, 0.0)
-    reach = max(reach, size)
+        if near:
+            rank_active += max(inside - 1.0, 0.0)
+        else:
+            rest_inside += inside
+        if pushed:
+            rank_support += max(passing - 1.0, 0.0)
+        else:
+            rest_passing += passing
     unit = 1.0 / reach if reach > 0.0 else 1.0
-    info[INFO_RANK_ACTIVE] = group_rank(code, group_of, groups, MASK_ACTIVE, iwork)
-    info[INFO_RANK_SUPPORT] = group_rank(code, group_of, groups, MASK_SUPPORT, iwork)
+    info[INFO_RANK_ACTIVE] = int(rank_active + max(rest_inside - 1.0, 0.0))
+    info[INFO_RANK_SUPPORT] = int(rank_support + max(rest_passing - 1.0, 0.0))
     info[INFO_RANK_WORKING] = info[INFO_RANK_SUPPORT]
-    info[INFO_WEAK] = weak
+    info[INFO_WEAK] = int(weak)
     margin[0] = slack * unit
     margin[1] = least * unit
-    return SOLVED
 
 
 @device_function
 def group_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
     """out = g minus its mean over each held group's free entries, and over those of the rest."""
-    group_of = shared[2]
-    groups = shared[1].shape[0] - 2
+    order = shared[0]
+    starts = shared[1]
+    groups = starts.shape[0] - 2
     base = 2 * groups + 1
-    for slot in range(groups + 1):
-        work[slot] = 0.0
-        iwork[slot] = 0
-    for j in range(g.shape[0]):
-        if (code[base + j] & mask) == 0:
-            slot = group_slot(code, group_of[j], groups, mask)
-            work[slot] += g[j]
-            iwork[slot] += 1
-    for j in range(g.shape[0]):
-        out[j] = 0.0
-        if (code[base + j] & mask) == 0:
-            slot = group_slot(code, group_of[j], groups, mask)
-            # A single free entry is fixed by its sum: exactly 0, not a rounded difference.
-            if iwork[slot] > 1:
-                out[j] = g[j] - work[slot] / iwork[slot]
+    slot = iwork[: groups + 1]
+    count = iwork[groups + 1 : 2 * groups + 2]
+    group_slots(code, groups, mask, slot)
+    for s in range(groups + 1):
+        work[s] = 0.0
+        count[s] = 0
+    for s in range(groups + 1):
+        # Summed in a register, segment by segment: adding to memory would wait for each store.
+        total = 0.0
+        size = 0
+        for k in range(starts[s], starts[s + 1]):
+            v = g[order[k]]
+            free = (code[base + order[k]] & mask) == 0
+            total += v if free else 0.0
+            size += 1 if free else 0
+        work[slot[s]] += total
+        count[slot[s]] += size
+    for s in range(groups + 1):
+        size = count[slot[s]]
+        # A single free entry is fixed by its sum: exactly 0, not a rounded difference.
+        alive = size > 1
+        mean = work[slot[s]] / size if alive else 0.0
+        for k in range(starts[s], starts[s + 1]):
+            v = g[order[k]] - mean
+            free = (code[base + order[k]] & mask) == 0
+            out[order[k]] = v if alive & free else 0.0

@@ -86,9 +86,7 @@ HOLD = 1e-4
 """Weight of the quadratic beside the curvature of the barrier at the start."""
 
 
-def _centre(
-    point: np.ndarray, rows: np.ndarray, rhs: np.ndarray, basis: np.ndarray
-) -> np.ndarray:
+def _centre(point: np.ndarray, rows: np.ndarray, rhs: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Minimise -sum(log(rhs - rows y)) + weak |y - point|^2 over point + range(basis)."""
     slack = rhs - rows @ point
     if slack.min() <= 0.0:

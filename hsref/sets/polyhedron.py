@@ -11,7 +11,7 @@ they may differ from sample to sample. The solver is :mod:`hsref.sets.dual_activ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS
 from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
-from .working_set import FLOATS, INTS, MOST, PIVOT_TOL, make_layout
+from .row_reduction import Reduction, reduce_rows
+from .working_set import FLOATS, INTS, MOST
 
 
 class Polyhedron(PolyhedralSet):
@@ -101,9 +102,10 @@ class Polyhedron(PolyhedralSet):
             if value is not None:
                 fields.append(DataField(name, value.shape, value))
         if lower is not None or upper is not None:
-            for name, value, none in (("lower", self.lower, -np.inf), ("upper", self.upper, np.inf)):
-                bound = np.full(size, none) if value is None else value
-                fields.append(DataField(name, (size,), bound))
+            below = np.full(size, -np.inf) if self.lower is None else self.lower
+            above = np.full(size, np.inf) if self.upper is None else self.upper
+            fields.append(DataField("lower", (size,), below))
+            fields.append(DataField("upper", (size,), above))
         self._check_data({f.name: f.value for f in fields})
         self._freeze(shape=(size,), fields=tuple(fields))
 
@@ -112,7 +114,8 @@ class Polyhedron(PolyhedralSet):
         """Return a generic set and degenerate ones: dependent rows, no interior, a point, R^2."""
         square = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
         return (
-            cls([[1.0, 2.0, -1.0], [-2.0, 1.0, 1.0]], [2.0, 1.0], [[1.0, 1.0, 1.0]], [1.0], lower=0.0),
+            cls([[1.0, 2.0, -1.0], [-2.0, 1.0, 1.0]], [2.0, 1.0], [[1.0, 1.0, 1.0]], [1.0],
+                lower=0.0),
             cls(np.vstack([square, 2 * square, [[1.0, 1.0], [0.0, 0.0]]]),
                 [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0]),
             cls([[1.0, 1.0], [-1.0, -1.0], [1.0, -3.0]], [1.0, -1.0, np.inf], upper=[3.0, np.inf]),
@@ -297,156 +300,6 @@ def crossed_bounds(*bounds: np.ndarray) -> np.ndarray | None:
     unit = np.zeros(lower.size)
     unit[wrong[0]] = 1.0
     return unit
-
-
-class Reduction(NamedTuple):
-    """What the solver needs to know of the rows: the arrays that all samples share, in this order.
-
-    Attributes
-    ----------
-    layout : (30,)
-        Sizes and places of scratch vectors; see :mod:`hsref.sets.working_set`.
-    columns : (n, m)
-        Rows of A_ub scaled to norm 1, transposed.
-    reduced : (m, n)
-        Their reduced rows; zero where the equalities imply the left-hand side.
-    gram : (m, m) or (m + n, m)
-        Products of the reduced rows; with the coordinates below if there are bounds.
-    row_inv : (2, m)
-        1 / norm of the row as given; 1 / rho (0 for implied rows).
-    coord_inv : (n,)
-        1 / rho of each coordinate (0 for coordinates fixed by the equalities).
-    basis : (k_e, n)
-        Q, orthonormal rows.
-    eq_rows : (k_e, n)
-        Independent equality rows B, scaled to norm 1.
-    eq_inverse : (k_e, k_e)
-        The lower triangular matrix with Q = eq_inverse B.
-    eq_ids : (p,)
-        Rows of A_eq: those of the basis in its order, then the dependent ones.
-    eq_inv : (p,)
-        1 / norm of those rows, in that order.
-    implied : (t,)
-        Constraints whose left-hand side the equalities fix: rows of A_ub, m + place in eq_ids,
-        m + p + coordinate.
-    combos : (t, k_e)
-        Those left-hand sides as combinations of the rows of B.
-    """
-
-    layout: np.ndarray
-    columns: np.ndarray
-    reduced: np.ndarray
-    gram: np.ndarray
-    row_inv: np.ndarray
-    coord_inv: np.ndarray
-    basis: np.ndarray
-    eq_rows: np.ndarray
-    eq_inverse: np.ndarray
-    eq_ids: np.ndarray
-    eq_inv: np.ndarray
-    implied: np.ndarray
-    combos: np.ndarray
-
-
-def reduce_rows(C: Polyhedron) -> Reduction:
-    """Scale rows, find a basis of the equalities, and take it out of the inequalities."""
-    n = C.size
-    bounded = C.lower is not None or C.upper is not None
-    rows, row_norm = _unit_rows(C.A_ub, n)
-    eq, eq_norm = _unit_rows(C.A_eq, n)
-    m, p = len(rows), len(eq)
-    chosen, basis = _orthonormal_basis(eq)
-    others = np.setdiff1d(np.arange(p), chosen)
-    eq_ids = np.concatenate([chosen, others]).astype(np.int64)
-    lower_factor = eq[chosen] @ basis.T
-    eq_inverse = np.tril(np.linalg.solve(lower_factor, np.eye(len(chosen))))
-    reduced, distance = _off(basis, rows)
-    units, coord_distance = _off(basis, np.eye(n)) if bounded else (None, np.zeros(0))
-    free = distance > PIVOT_TOL
-    coord_free = coord_distance > PIVOT_TOL
-    implied_rows, implied_coords = np.flatnonzero(~free), np.flatnonzero(~coord_free)
-    implied = np.concatenate(
-        [implied_rows, m + np.arange(len(chosen), p), m + p + implied_coords]
-    ).astype(np.int64)
-    fixed = np.concatenate([rows[implied_rows], eq[others], np.eye(n)[implied_coords]])
-    reduced[~free] = 0.0
-    coord_inv = np.divide(1.0, coord_distance, out=np.zeros_like(coord_distance), where=coord_free)
-    gram = reduced @ reduced.T
-    if bounded:
-        gram = np.vstack([gram, (reduced * coord_inv).T])
-    row_inv = np.zeros((2, m))
-    row_inv[0] = 1.0 / row_norm
-    row_inv[1, free] = 1.0 / distance[free]
-    most = min(n - len(chosen), int(free.sum()) + int(coord_free.sum()))
-    parts = Reduction(
-        layout=make_layout(bounded, most, m, p, n, len(chosen)),
-        columns=rows.T,
-        reduced=reduced,
-        gram=gram,
-        row_inv=row_inv,
-        coord_inv=coord_inv if bounded else np.ones(n),
-        basis=basis,
-        eq_rows=eq[chosen],
-        eq_inverse=eq_inverse,
-        eq_ids=eq_ids,
-        eq_inv=1.0 / eq_norm[eq_ids],
-        implied=implied,
-        combos=(fixed @ basis.T) @ eq_inverse,
-    )
-    return Reduction(*(np.ascontiguousarray(part) for part in parts))
-
-
-def _unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of norm 1 and the norms; a zero row stays zero and has norm 1."""
-    if matrix is None:
-        return np.zeros((0, n)), np.zeros(0)
-    # Squares of entries beyond 1e154 would overflow.
-    largest = np.max(np.abs(matrix), axis=1, initial=0.0)
-    largest[largest == 0.0] = 1.0
-    scaled = matrix / largest[:, None]
-    norm = np.linalg.norm(scaled, axis=1)
-    norm[norm == 0.0] = 1.0
-    return scaled / norm[:, None], largest * norm
-
-
-def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of independent rows, and an orthonormal basis of their span, in step.
-
-    Gram-Schmidt takes the row farthest from the span so far, so that those left out are the most
-    dependent ones; each new vector is orthogonalised twice.
-    """
-    left = rows.copy()
-    chosen: list[int] = []
-    basis = np.zeros((0, rows.shape[1]))
-    while len(chosen) < min(rows.shape):
-        norms = np.linalg.norm(left, axis=1)
-        i = int(np.argmax(norms))
-        if norms[i] <= PIVOT_TOL:
-            break
-        new = left[i] / norms[i]
-        for _ in range(2):
-            new -= basis.T @ (basis @ new)
-            new /= np.linalg.norm(new)
-        chosen.append(i)
-        basis = np.vstack([basis, new])
-        left -= np.outer(left @ new, new)
-        left[chosen] = 0.0
-    return np.array(chosen, np.int64), basis
-
-
-def _off(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the parts of unit rows orthogonal to the basis, scaled to norm 1, and their norms."""
-    part = rows
-    for _ in range(2):
-        part = part - (part @ basis.T) @ basis
-    distance = np.linalg.norm(part, axis=1)
-    part = part / np.where(distance > PIVOT_TOL, distance, 1.0)[:, None]
-    if len(basis):
-        # Scaling up a short remainder scales up what rounding left of the basis in it.
-        part = part - (part @ basis.T) @ basis
-        norm = np.linalg.norm(part, axis=1)
-        part = part / np.where(norm > 0.0, norm, 1.0)[:, None]
-    return part, distance
 
 
 def _matrix(value: Any, name: str) -> np.ndarray | None:

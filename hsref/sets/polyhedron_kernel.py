@@ -50,7 +50,8 @@ from .._codes import (
     WORKING_UPPER,
 )
 from .._jit import device_function
-from .dual_active_set import CONSISTENT_TOL, EPS, fast_pass, polish
+from .contradiction import CONSISTENT_TOL, implied_contradiction
+from .dual_active_set import EPS, fast_pass, polish
 from .packed_factor import factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
@@ -106,59 +107,6 @@ def move_onto_equalities(y0, rhs_eq, inner, eq_inverse, basis):
 
 
 @device_function
-def contradiction(data, shared, work):
-    """Check what the equalities imply; 1 and a certificate if some of it cannot hold.
-
-    Constraint ``implied[t]`` has the left-hand side ``combos[t] . (basis rows)``, hence the value
-    combos[t] . rhs_eq at every point. ``implied`` numbers equalities by their place in eq_ids.
-    """
-    lay, row_inv, eq_ids, eq_inv, implied, combos = (
-        shared[0], shared[4], shared[9], shared[10], shared[11], shared[12],
-    )  # fmt: skip
-    rhs_eq, certificate = work[lay[RHS_EQ] : lay[CERTIFICATE]], work[lay[CERTIFICATE] : lay[FLOATS]]
-    m = lay[ROWS]
-    p = lay[EQS]
-    for t in range(implied.shape[0]):
-        i = implied[t]
-        most = 0.0
-        for e in range(rhs_eq.shape[0]):
-            most = max(most, abs(combos[t, e]))
-        value = 0.0
-        terms = 0.0
-        for e in range(rhs_eq.shape[0]):
-            value += combos[t, e] * rhs_eq[e]
-            # A coefficient that should be 0 is round-off of the largest: it may not set the scale.
-            terms += (abs(combos[t, e]) + 0.1 * most) * abs(rhs_eq[e])
-        weight = 1.0
-        lower = -np.inf
-        number = i
-        if i < m:
-            weight = row_inv[0, i]
-            upper = work[lay[RHS] + i]
-        elif i < m + p:
-            number = m + eq_ids[i - m]
-            weight = eq_inv[i - m]
-            upper = data[number] * weight
-            lower = upper
-        else:
-            upper = data[bound_at(i - m - p, 1.0, lay)]
-            lower = data[bound_at(i - m - p, -1.0, lay)]
-        sign = 0.0
-        if value - upper > CONSISTENT_TOL * (terms + abs(upper)):
-            sign = 1.0
-        if lower - value > CONSISTENT_TOL * (terms + abs(lower)):
-            sign = -1.0
-        if sign != 0.0:
-            for c in range(certificate.shape[0]):
-                certificate[c] = 0.0
-            certificate[number] = sign * weight
-            for e in range(rhs_eq.shape[0]):
-                certificate[m + eq_ids[e]] = -sign * combos[t, e] * eq_inv[e]
-            return 1
-    return 0
-
-
-@device_function
 def read_start(data, work, iwork, lay, row_inv, coord_inv):
     """Copy the warm start iwork[1 : 1 + iwork[0]] to the wanted rows; returns their count."""
     m = lay[ROWS]
@@ -199,7 +147,7 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
     for e in range(rhs_eq.shape[0]):
         rhs_eq[e] = data[m + eq_ids[e]] * shared[10][e]
     status = SOLVED
-    if contradiction(data, shared, work) == 1:
+    if implied_contradiction(data, shared, work) == 1:
         status = PRIMAL_INFEASIBLE
     else:
         x_size = 0.0
@@ -237,7 +185,8 @@ def order_factor(k, force, active, code, work, iwork, shared):
     """
     lay, reduced, gram, row_inv = shared[0], shared[2], shared[3], shared[4]
     coord_inv, basis = shared[5], shared[6]
-    ids, nu, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    ids, nu = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]]
+    sign = work[lay[SIGN] : lay[L]]
     wanted, wanted_sign = iwork[lay[WANTED] :], work[lay[WANTED_SIGN] : lay[S0]]
     m = lay[ROWS]
     n = lay[SIZE]
@@ -285,7 +234,8 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     lay, eq_ids = shared[0], shared[9]
     k_e = shared[6].shape[0]
     s, rhs, point = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]], work[lay[Y] : lay[Z]]
-    ids, nu, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    ids, nu = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]]
+    sign = work[lay[SIGN] : lay[L]]
     m = lay[ROWS]
     p = lay[EQS]
     n = lay[SIZE]
@@ -327,9 +277,7 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
             active += (code[i] & ACTIVE_LOWER) // ACTIVE_LOWER
             active += (code[i] & ACTIVE_UPPER) // ACTIVE_UPPER
 
-    support, working, total = order_factor(
-        k, x_size + size, active, code, work, iwork, shared
-    )
+    support, working, total = order_factor(k, x_size + size, active, code, work, iwork, shared)
     least = np.inf
     for a in range(working):
         i = np.int64(ids[a])
@@ -430,10 +378,13 @@ def polyhedron_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwo
         steepest = 0.0
         for a in range(k):
             steepest = max(steepest, tape_f[a * (a + 1) // 2 + a])
-        remove_selected(k, out, shared, tape_f, tape_i, c, v, iwork, weight, inner)
-        if steepest > FLAT_FACTOR:
-            # T M is orthonormal only up to its condition; a second pass squares the error.
+        while True:
             remove_selected(k, out, shared, tape_f, tape_i, c, v, iwork, weight, inner)
+            # T M is orthonormal only up to its condition: each pass squares or at least shrinks
+            # what is left, and more passes are needed the worse it is.
+            if steepest <= FLAT_FACTOR:
+                break
+            steepest *= 0.01
     if shared[0][BOUNDED] == 1:
         for j in range(n):
             if code[m + p + j] & mask != 0 or shared[5][j] == 0.0:

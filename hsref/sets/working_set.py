@@ -65,22 +65,22 @@ def make_layout(bounded: bool, most: int, m: int, p: int, n: int, k_e: int) -> n
 
 @device_function
 def direction(row, k, trust, work, iwork, lay, reduced, gram, coord_inv, basis):
-    """Coordinates l = T M c, r = T'l of row c in the working rows; returns its squared distance.
+    """Write along = T M c and r = T' along for row c; returns its squared distance from K's span.
 
     Below ``trust`` the squared distance is taken from z, the part of c orthogonal to the working
-    rows, which is then written, orthogonalised twice; l and r are improved with it.
+    rows, which is then written, orthogonalised twice; ``along`` and ``r`` are improved with it.
     """
     factor, ids = work[0 : lay[NU]], iwork[lay[IDS] : lay[PACKED]]
-    l, r, g = work[lay[L] : lay[R]], work[lay[R] : lay[G]], work[lay[G] : lay[LOST]]
+    along, r, g = work[lay[L] : lay[R]], work[lay[R] : lay[G]], work[lay[G] : lay[LOST]]
     gram_column(row, k, ids, gram, basis, coord_inv, g)
-    factor_times(factor, k, g, l)
-    factor_transpose_times(factor, k, l, r)
+    factor_times(factor, k, g, along)
+    factor_transpose_times(factor, k, along, r)
     square = 1.0
     steepest = 1.0
     for a in range(k):
-        square -= l[a] * l[a]
+        square -= along[a] * along[a]
         steepest = max(steepest, factor[a * (a + 3) // 2])
-    # Rounding in l grows with the factor, and in the difference of squares with 1 / square.
+    # Rounding in `along` grows with the factor, and in the difference of squares with 1 / square.
     if square >= trust * steepest:
         return square
     z, inner = work[lay[Z] : lay[INNER]], work[lay[INNER] : lay[RHS_EQ]]
@@ -107,14 +107,14 @@ def direction(row, k, trust, work, iwork, lay, reduced, gram, coord_inv, basis):
         factor_times(factor, k, g, lost)
         factor_transpose_times(factor, k, lost, g)
         for a in range(k):
-            l[a] += lost[a]
+            along[a] += lost[a]
             r[a] += g[a]
     return square
 
 
 @device_function
 def drop(k, gone, work, iwork, lay):
-    """Take position ``gone`` out of the working set; returns the coefficient of l lost with it."""
+    """Take position ``gone`` out of the working set; returns what ``along`` loses with it."""
     lost = work[lay[LOST] : lay[WEIGHT]]
     nu, sign = work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
     ids = iwork[lay[IDS] : lay[PACKED]]
@@ -203,7 +203,7 @@ def bring_in(row, sign, violation, k, trust, work, iwork, lay, reduced, gram, co
             return k + 1, steps, 1
         if not dependent:
             violation -= step * square
-        # l belongs to the row, so the coefficient lost updates r and the distance.
+        # `along` belongs to the row, so what it loses updates r and the distance.
         value = drop(k, gone, work, iwork, lay)
         k -= 1
         for a in range(gone, k):
@@ -228,15 +228,15 @@ def start_from(count, trust, data, work, iwork, lay, reduced, gram, coord_inv, b
         k = try_append(row, side, k, trust, work, iwork, lay, reduced, gram, coord_inv, basis)
     ids, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[SIGN] : lay[L]]
     g, nu = work[lay[G] : lay[LOST]], work[lay[NU] : lay[SIGN]]
-    l, lost = work[lay[L] : lay[R]], work[lay[LOST] : lay[WEIGHT]]
+    along, lost = work[lay[L] : lay[R]], work[lay[LOST] : lay[WEIGHT]]
     for a in range(k):
         if ids[a] < lay[ROWS]:
             g[a] = work[lay[S0] + ids[a]]
         else:
             j = ids[a] - lay[ROWS]
             g[a] = (work[lay[Y0] + j] - data[bound_at(j, sign[a], lay)]) * coord_inv[j]
-    factor_times(work[0 : lay[NU]], k, g, l)
-    factor_transpose_times(work[0 : lay[NU]], k, l, nu)
+    factor_times(work[0 : lay[NU]], k, g, along)
+    factor_transpose_times(work[0 : lay[NU]], k, along, nu)
     while True:
         gone = k
         worst = 0.0
