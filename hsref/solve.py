@@ -304,7 +304,7 @@ def warmup(sets: Any = None, dtypes: Any = (np.float64, np.float32)) -> list[str
             label = f"{C.kernel.name} {np.dtype(dtype)}"
             if label not in done:
                 record = projection(np.zeros(C.shape, dtype), C, on_infeasible="nan")
-                record.jacobian() @ np.zeros(C.shape, dtype)
+                _ = record.jacobian() @ np.zeros(C.shape, dtype)
                 done.append(label)
     return done
 

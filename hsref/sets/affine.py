@@ -248,7 +248,8 @@ def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
             np.zeros((0, n)), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.int64), norms
         )  # fmt: skip
     unit = A / norms[:, None]
-    Q, R, order = qr(unit.T, mode="economic", pivoting=True)
+    factors: Any = qr(unit.T, mode="economic", pivoting=True)
+    Q, R, order = factors
     r = int(np.sum(np.abs(np.diag(R)) > _PIVOT_TOL))
     # A_i = t_i' A_B in the rows as given, so that a right-hand side is tested as given.
     weights = solve_triangular(R[:r, :r], R[:r, r:]).T if r else np.zeros((p - r, 0))

@@ -354,7 +354,7 @@ class PolyhedralSet:
                 f"{type(self).__name__} declared sample {sample} infeasible, the general solver "
                 "did not: please report this set and this x."
             )
-        return tuple(found)
+        return found.ub, found.eq, found.lower, found.upper
 
     def _warm_start(self, record: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """Return (offsets, ids) of a previous record's working sets, or None if unused."""
