@@ -358,3 +358,19 @@ def test_an_exception_is_a_failure_with_its_points_saved(tmp_path, monkeypatch):
     with np.load(saved, allow_pickle=False) as arrays:
         assert "x" in arrays
         assert "Box" in str(arrays["description"])
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+        (concurrent.futures.BrokenExecutor("killed"), 1, "a worker died (killed)"),
+    ],
+)
+def test_a_stopped_command_says_how_to_go_on(problem, status, words, tmp_path, monkeypatch, capsys):
+    def stop(**_):
+        raise problem
+
+    monkeypatch.setattr(verify, "run", stop)
+    assert verify.main(["--out", str(tmp_path)]) == status
+    assert words in capsys.readouterr().err

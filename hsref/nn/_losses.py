@@ -1,3 +1,5 @@
+# autograd.numpy makes its names when imported; a type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 """Losses that suit outputs with exact zeros."""
 
 from __future__ import annotations

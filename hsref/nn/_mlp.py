@@ -1,3 +1,5 @@
+# autograd.numpy makes its names when imported; a type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 """The multilayer perceptron: activations, initialisation, and the projection as a last layer."""
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ import numpy as np
 
 from .._batch import Kernel
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
-from .group_root import group_hs, group_project
+from .group_point import group_hs, group_project
 from .one_row import CONSISTENT_TOL
-from .polyhedron import Polyhedron
+from .polyhedron import Polyhedron, crossed_bounds
 
 
 class GroupBudget(PolyhedralSet):
@@ -101,7 +101,7 @@ class GroupBudget(PolyhedralSet):
             DataField("total", (), as_parameter(total, "total", ())),
             DataField("cap", cap_shape, as_parameter(most, "cap", cap_shape, finite=False)),
         )
-        self._check_data({f.name: f.value for f in fields})
+        self._check_feasible(*(f.value for f in fields))
         self._freeze(shape=(self.n,), fields=fields)
 
     @classmethod
@@ -121,10 +121,10 @@ class GroupBudget(PolyhedralSet):
     total = property(lambda self: float(self._fields[2].value), doc="The sum of the entries.")
     cap = property(lambda self: self._fields[3].value, doc="The caps, read-only.")
 
-    def _check_data(self, data: Mapping[str, np.ndarray]) -> None:
-        lower, upper, total, cap = (data[k] for k in ("lower", "upper", "total", "cap"))
-        if lower.ndim > 1 or upper.ndim > 1 or total.ndim > 0 or cap.ndim > 1:
-            return
+    def _check_feasible(
+        self, lower: np.ndarray, upper: np.ndarray, total: np.ndarray, cap: np.ndarray
+    ) -> None:
+        """Raise the sentence that says why the set is empty, if it is."""
         count = lower.size
         caps = np.broadcast_to(cap, (self.n,))
         if (caps < 0.0).any():
@@ -219,6 +219,15 @@ class GroupBudget(PolyhedralSet):
             self._members, np.concatenate(sides, axis=-1), np.ones((1, self.n)),
             total[..., None], np.zeros(self.n), cap,
         )  # fmt: skip
+
+    def _certificate(
+        self, record: Any, sample: int, data: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        cap = data["cap"][sample % len(data["cap"])] if "cap" in data else self.cap
+        crossed = crossed_bounds(np.zeros(self.n), np.broadcast_to(cap, (self.n,)))
+        if crossed is None:
+            return super()._certificate(record, sample, data)
+        return np.zeros(2 * self.lower.size), np.zeros(1), crossed, crossed.copy()
 
 
 def _as_labels(groups: Any, n: int) -> np.ndarray:

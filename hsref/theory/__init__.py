@@ -54,7 +54,7 @@ _HOMES = {
     "check_exactness": "exactness",
     "check_outer_semicontinuity": "exactness",
     "directional_derivative": "exactness",
-    "affine_pieces": "conservativity",
+    "affine_pieces": "pieces",
     "check_chain_rule": "conservativity",
     "check_circulation": "conservativity",
     "check_degenerate_path": "conservativity",
@@ -122,7 +122,6 @@ if TYPE_CHECKING:
     from .bsub import b_subdifferential, licq
     from .certificates import check_farkas, check_variational_inequality, kkt_certificate
     from .conservativity import (
-        affine_pieces,
         check_chain_rule,
         check_circulation,
         check_degenerate_path,
@@ -151,6 +150,7 @@ if TYPE_CHECKING:
     )
     from .linear import min_norm_point
     from .oracle import brute_force
+    from .pieces import affine_pieces
     from .problems import PROBLEMS, dead_starts, train
     from .reports import Report
     from .statements import STATEMENTS, describe

@@ -279,7 +279,8 @@ def _draw_margins(Figure: Any, folder: Path, rows: Sequence[Row]) -> list[str]:
     axes.set_xlim(-0.6, len(ids) - 0.4)
     axes.set_ylabel("worst residual / tolerance")
     axes.set_title("Each point is one row: a statement on a set at one kind of degeneracy")
-    axes.legend(loc="lower left", frameon=False)
+    if not all(r.verdict for r in rows):
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _save(figure, folder / "residuals.png")
     return ["![worst residual over tolerance of every row](residuals.png)", ""]
 

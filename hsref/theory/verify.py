@@ -31,6 +31,7 @@ from .statements import STATEMENTS, describe
 from .tasks import OWN, Task, run_task
 
 DEFAULT_POINTS = 500
+AGAIN = "the same command goes on where this run stopped."
 CHUNK = 400
 """Points in one task; a constant, because the random numbers of a task depend on it."""
 
@@ -325,6 +326,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FolderError, ValueError) as problem:
         print(f"hsref verify: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"hsref verify: interrupted; {AGAIN}", file=sys.stderr)
+        return 130
+    except concurrent.futures.BrokenExecutor as problem:
+        print(f"hsref verify: a worker died ({problem}); {AGAIN}", file=sys.stderr)
+        return 1
     cases = sum(row.cases for row in done.rows)
     print(f"{len(done.rows)} rows, {cases} cases, {len(done.failures)} rows fail.")
     for row in done.failures[:20]:

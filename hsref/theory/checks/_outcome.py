@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..bsub import TangentFaces, tangent_faces
-from ..conservativity import LocalCache
 from ..hs_set import EnumerationError, LocalRows
 from ..linear import distinct_masks
+from ..pieces import LocalCache
 from ..rows import HRows
 
 ENUMERATE = 1200

@@ -1,3 +1,5 @@
+# autograd.numpy makes its names when imported; a type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 """T8, T9, T12: the chain rule along segments, inside kinks, and through networks."""
 
 from __future__ import annotations
@@ -6,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..conservativity import affine_pieces, degenerate_paths
+from ..conservativity import degenerate_paths
 from ..hs_set import EnumerationError
 from ..linear import kernel_projectors
+from ..pieces import affine_pieces
 from ..planted import Cases
 from ..subject import SELECTIONS, images, observe
 from ._outcome import Outcome, cache_of, largest
