@@ -29,7 +29,7 @@ _HOMES = {
     "vjp": ".solve",
     "jvp": ".solve",
 }
-_MODULES = ("nn", "optim", "sets", "theory", "applications", "interop")
+_MODULES = ("nn", "optim", "sets", "theory", "applications")
 
 __all__ = [
     "ConstraintFlags",
