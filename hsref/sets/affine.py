@@ -2,7 +2,8 @@ r"""The solutions of linear equations, {y : A y = b}.
 
 The rows may be dependent. When the set is built, a QR factorisation with pivoting picks
 independent rows B and an orthonormal basis Q of their span, A_B = R' Q; every other row is a
-combination A_i = t_i' A_B. A right-hand side b is consistent iff b_i = t_i' b_B, and
+combination A_i = t_i' A_B. A right-hand side b is consistent iff b_i = t_i' b_B (all rows scaled
+to norm 1), and
 
 .. math:: y = x - Q^T (Q x - R^{-T} b_B), \qquad V = I - Q^T Q,
 
@@ -55,15 +56,17 @@ def affine_project(x, data, shared, active_tol, y, code, dual, info, margin, wor
             value -= triangle[k, i] * target[k]
         target[i] = value / triangle[i, i]
     for i in range(r, p):
-        row = rows[i]
-        side = data[row]
+        side = data[rows[i]] / norms[rows[i]]
         got = 0.0
-        size = abs(side)
+        size = 0.0
+        largest_weight = 0.0
         for k in range(r):
-            term = combine[i - r, k] * data[rows[k]]
-            got += term
-            size += abs(term)
-        if not abs(got - side) <= CONSISTENT_TOL * size:
+            given = data[rows[k]] / norms[rows[k]]
+            got += combine[i - r, k] * given
+            size += abs(given)
+            largest_weight = max(largest_weight, abs(combine[i - r, k]))
+        # A weight that ought to be 0 is rounding of the largest one.
+        if not abs(got - side) <= CONSISTENT_TOL * (abs(side) + largest_weight * size):
             return PRIMAL_INFEASIBLE
     for j in range(n):
         y[j] = x[j]
@@ -194,14 +197,16 @@ class AffineSubspace(PolyhedralSet):
             return
         _, triangle, combine, rows, _ = self._factor
         r = len(triangle)
-        terms = combine * b[rows[:r]]
-        gap = np.abs(terms.sum(axis=1) - b[rows[r:]])
-        size = np.abs(terms).sum(axis=1) + np.abs(b[rows[r:]])
+        side = b / self._factor[-1]
+        given, dependent = side[rows[:r]], side[rows[r:]]
+        gap = np.abs(combine @ given - dependent)
+        # A weight that ought to be 0 is rounding of the largest one.
+        size = np.abs(combine).max(axis=1, initial=0.0) * np.abs(given).sum() + np.abs(dependent)
         wrong = np.flatnonzero(gap > CONSISTENT_TOL * size)
         if wrong.size:
             raise InfeasibleError(
                 f"AffineSubspace is empty: equation {int(rows[r + wrong[0]])} depends on the "
-                f"others and contradicts them by {gap[wrong[0]]:g}."
+                f"others and contradicts them by {gap[wrong[0]]:g} (as a row of norm 1)."
             )
 
     def _make_kernel(self) -> Kernel:
@@ -237,7 +242,7 @@ class AffineSubspace(PolyhedralSet):
 
 
 def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return (Q, R, T, rows, norms): A[rows] / norms[rows] = [R' Q; T-combinations of those]."""
+    """Return (Q, R, T, rows, norms): rows of norm 1 are R'Q, and T times those."""
     from scipy.linalg import qr, solve_triangular
 
     p, n = A.shape
@@ -251,9 +256,7 @@ def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
     factors: Any = qr(unit.T, mode="economic", pivoting=True)
     Q, R, order = factors
     r = int(np.sum(np.abs(np.diag(R)) > _PIVOT_TOL))
-    # A_i = t_i' A_B in the rows as given, so that a right-hand side is tested as given.
-    weights = solve_triangular(R[:r, :r], R[:r, r:]).T if r else np.zeros((p - r, 0))
-    combine = weights * norms[order[r:], None] / norms[order[:r]][None]
+    combine = solve_triangular(R[:r, :r], R[:r, r:]).T if r else np.zeros((p - r, 0))
     return (
         np.ascontiguousarray(Q[:, :r].T), np.ascontiguousarray(R[:r, :r]),
         np.ascontiguousarray(combine), order.astype(np.int64), norms,

@@ -338,6 +338,14 @@ class IsotonicCone(PolyhedralSet):
         upper = np.asarray(data.get("upper", self.upper))[..., None]
         return Rows(self._ties, np.zeros(self.n - 1), None, None, lower, upper)
 
+    def _certificate(
+        self, record: Any, sample: int, data: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        # Only crossed bounds make the set empty: those of the first entry are proof enough.
+        first = np.zeros(self.n)
+        first[0] = 1.0
+        return np.zeros(self.n - 1), np.zeros(0), first, first.copy()
+
     def _find_interior(self) -> tuple[np.ndarray, int]:
         low, up, n = self.lower, self.upper, self.n
         if low == up:
