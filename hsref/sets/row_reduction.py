@@ -77,8 +77,8 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     chosen, basis = _orthonormal_basis(eq)
     others = np.setdiff1d(np.arange(p), chosen)
     eq_ids = np.concatenate([chosen, others]).astype(np.int64)
-    lower_factor = eq[chosen] @ basis.T
-    eq_inverse = np.tril(np.linalg.solve(lower_factor, np.eye(len(chosen))))
+    lower_factor = product(eq[chosen], basis.T)
+    eq_inverse = inverse_of_lower(lower_factor)
     reduced, distance = _off(basis, rows)
     units, coord_distance = _off(basis, np.eye(n)) if bounded else (None, np.zeros(0))
     free = distance > PIVOT_TOL
@@ -90,7 +90,7 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     fixed = np.concatenate([rows[implied_rows], eq[others], np.eye(n)[implied_coords]])
     reduced[~free] = 0.0
     coord_inv = np.divide(1.0, coord_distance, out=np.zeros_like(coord_distance), where=coord_free)
-    gram = reduced @ reduced.T
+    gram = product(reduced, reduced.T)
     if bounded:
         gram = np.vstack([gram, (reduced * coord_inv).T])
     row_inv = np.zeros((2, m))
@@ -110,7 +110,7 @@ def reduce_rows(C: Polyhedron) -> Reduction:
         eq_ids=eq_ids,
         eq_inv=1.0 / eq_norm[eq_ids],
         implied=implied,
-        combos=(fixed @ basis.T) @ eq_inverse,
+        combos=product(product(fixed, basis.T), eq_inverse),
     )
     return Reduction(*(np.ascontiguousarray(part) for part in parts))
 
@@ -144,11 +144,11 @@ def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             break
         new = left[i] / norms[i]
         for _ in range(2):
-            new -= basis.T @ (basis @ new)
-            new /= np.linalg.norm(new)
+            new -= product(basis.T, product(basis, new[:, None]))[:, 0]
+            new /= np.sqrt(np.sum(new * new))
         chosen.append(i)
         basis = np.vstack([basis, new])
-        left -= np.outer(left @ new, new)
+        left -= product(left, new[:, None]) * new
         left[chosen] = 0.0
     return np.array(chosen, np.int64), basis
 
@@ -157,12 +157,31 @@ def _off(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the parts of unit rows orthogonal to the basis, scaled to norm 1, and their norms."""
     part = rows
     for _ in range(2):
-        part = part - (part @ basis.T) @ basis
+        part = part - product(product(part, basis.T), basis)
     distance = np.linalg.norm(part, axis=1)
     part = part / np.where(distance > PIVOT_TOL, distance, 1.0)[:, None]
     if len(basis):
         # Scaling up a short remainder scales up what rounding left of the basis in it.
-        part = part - (part @ basis.T) @ basis
+        part = part - product(product(part, basis.T), basis)
         norm = np.linalg.norm(part, axis=1)
         part = part / np.where(norm > 0.0, norm, 1.0)[:, None]
     return part, distance
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the matrix product, summed in one fixed order.
+
+    BLAS may split a sum over its threads, so that a set built in another process, or while
+    threads are limited, would differ in its last bits, and every projection onto it too.
+    """
+    return np.einsum("ij,jk->ik", a, b)
+
+
+def inverse_of_lower(lower: np.ndarray) -> np.ndarray:
+    """Return the inverse of a lower triangular matrix by forward substitution."""
+    inverse = np.zeros_like(lower)
+    for i in range(len(lower)):
+        inverse[i, i] = 1.0
+        inverse[i] -= product(lower[i : i + 1, :i], inverse[:i])[0]
+        inverse[i] /= lower[i, i]
+    return inverse
