@@ -113,8 +113,9 @@ def mlp(
     that stays in the relative interior, where the HS-Jacobian has full rank ``C.dim``. How far it
     may go is the margin of c (its distance to the relative boundary: 1/n for the simplex, 1/n for
     doubly stochastic matrices), so :math:`W_L` is multiplied by the largest power of two, at most
-    1, for which twice the move stays inside for each of 64 inputs drawn from N(0, I). Outputs for
-    inputs of unit scale therefore use between a quarter and a half of the margin, or less where the
+    1, for which twice the move, either way, stays inside for each of 64 inputs drawn from N(0, I).
+    Outputs for inputs of unit scale therefore use between a quarter and a half of the margin, or less
+    where the
     margin is larger than the weights ask for. Standardise the inputs: those of scale 10 start on
     the boundary, with fewer directions to learn in.
 
@@ -201,8 +202,10 @@ def _inside_scale(C: PolyhedralSet, centre: Any, moves: Any) -> float:
             f"{C!r} is too thin for start='interior' in {moves.dtype}: its interior point is "
             "within the active tolerance of a constraint; use start=None, or rescale the set."
         )
+    # Both signs: the side of a one-sided set may be met by few of the probes.
+    both = np.concatenate([moves, -moves])
     scale = 1.0
-    while not inside(centre + 2.0 * scale * moves):
+    while not inside(centre + 2.0 * scale * both):
         scale *= 0.5
     return scale
 
