@@ -115,8 +115,8 @@ def mlp(
     doubly stochastic matrices), so :math:`W_L` is multiplied by the largest power of two, at most
     1, for which twice the move, either way, stays inside for each of 64 inputs drawn from N(0, I).
     Outputs for inputs of unit scale therefore use between a quarter and a half of the margin, or
-    less where the margin is larger than the weights ask for. Standardise the inputs: those of scale 10 start on
-    the boundary, with fewer directions to learn in.
+    less where the margin is larger than the weights ask for. Standardise the inputs:
+    those of scale 10 start on the boundary, with fewer directions to learn in.
 
     References
     ----------
