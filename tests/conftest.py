@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 # helpers whose assertions explain themselves as those of a test do
 pytest.register_assert_rewrite("certificates", "tolerances", "oracle")
 
+# Scripts that tests run in a process of their own; --doctest-modules would import them into ours.
+collect_ignore = ["cuda_ptx.py", "cuda_simulator.py", "make_adam_trace.py"]
+
 # deadline=None: the first example of a property may compile for seconds.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 settings.register_profile("dev", max_examples=40, **COMMON)

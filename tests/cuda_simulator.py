@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+if __name__ == "__main__":
+    # Never by a mere import: the whole importing process would take the simulator for a device.
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 import numpy as np
 
