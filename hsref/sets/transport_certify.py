@@ -62,8 +62,8 @@ def join(parent, one, two):
 
 
 @device_function
-def label_components(problem, graph, value, slack_r, slack_c, tiny, parent):
-    """Components joined by positive edges. Returns (edges, components).
+def label_components(problem, graph, value, slack_r, slack_c, tiny, near, parent):
+    """Components joined by entries above tiny and slacks above near. Returns (edges, components).
 
     Nodes: rows, columns, then the receiver m+n of row slacks and the supplier m+n+1 of column
     slacks; the two coincide in grounded sets and do not exist in balanced ones.
@@ -83,11 +83,11 @@ def label_components(problem, graph, value, slack_r, slack_c, tiny, parent):
                 apart -= join(parent, i, m + graph.idx[p])
     if kind != BALANCED:
         for i in range(m):
-            if slack_r[i] > tiny:
+            if slack_r[i] > near:
                 edges += 1
                 apart -= join(parent, i, m + n)
         for j in range(n):
-            if slack_c[j] > tiny:
+            if slack_c[j] > near:
                 edges += 1
                 apart -= join(parent, m + j, m + n + 1)
         if kind == GROUNDED:
@@ -305,7 +305,7 @@ def release_tree(problem, via, flip, code, at_r, at_c, at, parent):
 
 
 @device_function
-def release_weak(problem, graph, value, slack_r, slack_c, flip, floor, tiny, code, at_r, at_c, at,
+def release_weak(problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at,
                  parent):  # fmt: skip
     """Take weak edges (positive, but active) that still join components out of the working set.
 
@@ -320,10 +320,10 @@ def release_weak(problem, graph, value, slack_r, slack_c, flip, floor, tiny, cod
                 leave_working(code, at + (j * m + i if flip else i * n + j))
     if problem.kind != BALANCED:
         for i in range(m):
-            if slack_r[i] > floor and slack_r[i] <= tiny and join(parent, i, m + n) != 0:
+            if slack_r[i] > floor and slack_r[i] <= near and join(parent, i, m + n) != 0:
                 leave_working(code, at_r + i)
         for j in range(n):
-            if slack_c[j] > floor and slack_c[j] <= tiny and join(parent, m + j, m + n + 1) != 0:
+            if slack_c[j] > floor and slack_c[j] <= near and join(parent, m + j, m + n + 1) != 0:
                 leave_working(code, at_c + j)
 
 
@@ -343,7 +343,7 @@ def write_equalities(problem, dual, flip, code, dual_out, at_r, at_c):
 
 
 @device_function
-def write_all(problem, dual, graph, value, flip, tiny, slip, y, code, dual_out, margin):
+def write_all(problem, dual, graph, value, flip, tiny, near, slip, y, code, dual_out, margin):
     """Write y, codes, multipliers and margins; returns (free, weak, supported)."""
     kind = problem.kind
     m = problem.m
@@ -358,10 +358,10 @@ def write_all(problem, dual, graph, value, flip, tiny, slip, y, code, dual_out, 
         write_equalities(problem, dual, flip, code, dual_out, at_r, at_c)
         return free, weak, supported
     one, two = write_nodes(
-        dual.pu, dual.pu[m], dual.rest_r, tiny, slip, code, dual_out, at_r, m, margin
+        dual.pu, dual.pu[m], dual.rest_r, near, slip, code, dual_out, at_r, m, margin
     )
     three, four = write_nodes(
-        dual.pv, dual.pv[n], dual.rest_c, tiny, slip, code, dual_out, at_c, n, margin
+        dual.pv, dual.pv[n], dual.rest_c, near, slip, code, dual_out, at_c, n, margin
     )
     if kind == TOTALLED:
         dual_out[m + n] = dual.pu[m] + dual.pv[n]
@@ -370,11 +370,11 @@ def write_all(problem, dual, graph, value, flip, tiny, slip, y, code, dual_out, 
 
 
 @device_function
-def certify(problem, dual, graph, value, rank, joined, flip, tiny, floor, slip, y, code,
+def certify(problem, dual, graph, value, rank, joined, flip, tiny, near, floor, slip, y, code,
             dual_out, info, margin, move, label, done, via):  # fmt: skip
     """Write the record of a finished solve; `rank` and `joined` (connected) are the finish's.
 
-    Slacks up to `tiny` are active; those above `floor` are nevertheless real, and their
+    Entries up to `tiny` and slacks up to `near` are active; those above `floor` are nevertheless real, and their
     multipliers must stay zero. Multipliers up to `slip` count as zero. Scratch: move, label, done,
     via (m+n+2 each); dual's steps and residuals are overwritten.
     """
@@ -387,7 +387,7 @@ def certify(problem, dual, graph, value, rank, joined, flip, tiny, floor, slip, 
         for j in range(n):
             slack_c[j] = c[j] - dual.sum_c[j]
     free, weak, supported = write_all(
-        problem, dual, graph, value, flip, tiny, slip, y, code, dual_out, margin
+        problem, dual, graph, value, flip, tiny, near, slip, y, code, dual_out, margin
     )
     info[INFO_RANK_ACTIVE] = free - rank
     info[INFO_RANK_WORKING] = free - rank
@@ -397,20 +397,20 @@ def certify(problem, dual, graph, value, rank, joined, flip, tiny, floor, slip, 
     at_r = n if flip else 0
     at_c = 0 if flip else m
     at = m + n + (1 if kind == TOTALLED else 0)
-    edges, parts = label_components(problem, graph, value, slack_r, slack_c, floor, label)
+    edges, parts = label_components(problem, graph, value, slack_r, slack_c, floor, floor, label)
     apart = parts > 1
     if apart:
         connect(problem, dual, label, done, dual.dv, via, move)
         free, weak, supported = write_all(
-            problem, dual, graph, value, flip, tiny, slip, y, code, dual_out, margin
+            problem, dual, graph, value, flip, tiny, near, slip, y, code, dual_out, margin
         )
-    edges, parts = label_components(problem, graph, value, slack_r, slack_c, tiny, label)
+    edges, parts = label_components(problem, graph, value, slack_r, slack_c, tiny, near, label)
     if apart:
         had = release_tree(problem, via, flip, code, at_r, at_c, at, label)
         weak += had
         supported -= had
     release_weak(
-        problem, graph, value, slack_r, slack_c, flip, floor, tiny, code, at_r, at_c, at, label
+        problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at, label
     )
     nodes = m + n if kind == BALANCED else m + n + 2
     every = m * n

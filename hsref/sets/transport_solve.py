@@ -23,6 +23,7 @@ from .transport_dual import (
 from .transport_finish import EPS, finish
 from .transport_laplacian import (
     BALANCED,
+    GROUNDED,
     TOTALLED,
     Factor,
     Graph,
@@ -35,6 +36,7 @@ STAGE_FACTOR = 8.0
 STAGE_STEPS = 12
 LEAST_SCALE = 1e-18
 BALANCE_TOL = 1e-12
+BALANCE_TOL_32 = 1e-6
 METHODS = ("dual sweeps, Newton, finite active set",)
 
 
@@ -51,6 +53,19 @@ def layout(kind: int, rows: int, cols: int, r_at: int, c_at: int, total_at: int)
     ones, and for no total.
     """
     return np.array([kind, rows, cols, r_at, c_at, total_at], np.int32)
+
+
+@device_function
+def load(x, flip, m, n, a):
+    """Copy the matrix x into a, transposed if `flip`."""
+    if flip:
+        for i in range(m):
+            row = a[i * n : (i + 1) * n]
+            for j in range(n):
+                row[j] = x[j * m + i]
+    else:
+        for i in range(m * n):
+            a[i] = x[i]
 
 
 @device_function
@@ -120,14 +135,7 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
 
     # Data in the solver's orientation.
     size = 0.0
-    if flip:
-        for i in range(m):
-            row = a[i * n : (i + 1) * n]
-            for j in range(n):
-                row[j] = x[j * m + i]
-    else:
-        for i in range(m * n):
-            a[i] = x[i]
+    load(x, flip, m, n, a)
     for i in range(m * n):
         size = max(size, abs(a[i]))
     mass_r = 0.0
@@ -156,8 +164,11 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
     pu[m] = 0.0
     pv[n] = 0.0
     mass = total
+    # Sums that a caller rounded to float32 agree no better than that.
+    loose = BALANCE_TOL if active_tol < 1e-7 else BALANCE_TOL_32
+    loose += EPS * (m + n)
     if kind == BALANCED:
-        if not abs(mass_r - mass_c) <= BALANCE_TOL * max(mass_r, mass_c):
+        if not abs(mass_r - mass_c) <= loose * max(mass_r, mass_c):
             return PRIMAL_INFEASIBLE
         if mass_r != mass_c:
             # Balance what counts as balanced, so that no component is left with a remainder.
@@ -165,7 +176,7 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
                 goal_c[j] *= mass_r / mass_c
     elif kind == TOTALLED:
         most = min(mass_r, mass_c)
-        if not (total >= 0.0 and total <= most * (1.0 + BALANCE_TOL)):
+        if not (total >= 0.0 and total <= most * (1.0 + loose)):
             return PRIMAL_INFEASIBLE
         mass = min(total, most)
         goal = min(goal, mass) if mass > 0.0 else goal
@@ -211,14 +222,7 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
         for j in range(n + 1):
             pv[j] *= ahead / scale
         scale = ahead
-        if flip:
-            for i in range(m):
-                row = a[i * n : (i + 1) * n]
-                for j in range(n):
-                    row[j] = x[j * m + i]
-        else:
-            for i in range(m * n):
-                a[i] = x[i]
+        load(x, flip, m, n, a)
     reach = size
     for i in range(m + 1):
         reach = max(reach, abs(pu[i]))
@@ -231,12 +235,17 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
     info[INFO_METHOD] = 0
     if status != SOLVED:
         return status
-    floor = 64.0 * EPS * goal
+    peak = 0.0
+    for k in range(ptr[m]):
+        peak = max(peak, value[k])
+    # Limits that nothing comes near say nothing about the size of an entry.
+    weight_y = min(goal, m * peak) if kind == GROUNDED else goal
+    floor = 64.0 * EPS * weight_y
     # On a cycle of free entries y carries the rounding of a: no slack below that is told from 0.
-    noise = floor + min(32.0 * EPS * reach, 1e-6 * goal)
+    noise = floor + min(32.0 * EPS * reach, 1e-6 * weight_y)
     certify(
-        problem, dual, graph, value, rank, joined, flip, active_tol * goal + noise, floor,
-        256.0 * EPS * reach, y, code, dual_out, info, margin,
+        problem, dual, graph, value, rank, joined, flip, active_tol * peak + noise,
+        active_tol * goal + noise, floor, 256.0 * EPS * reach, y, code, dual_out, info, margin,
         move, label, done, via,
     )  # fmt: skip
     unit = max(goal, size)
