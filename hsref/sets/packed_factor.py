@@ -22,6 +22,9 @@ import math
 
 from .._jit import device_function
 
+FLAT_FACTOR = 30.0
+"""Largest diagonal entry of T up to which one application of V is orthogonal to round-off."""
+
 
 @device_function
 def factor_times(T, k, g, out):

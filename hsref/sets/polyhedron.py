@@ -16,11 +16,8 @@ from typing import Any
 import numpy as np
 
 from .._batch import Kernel, RawRecord
-from .._codes import INFO_TAPE_INTS
 from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
-from .polyhedron_kernel import polyhedron_hs, polyhedron_project
-from .row_reduction import Reduction, reduce_rows
-from .working_set import FLOATS, INTS, MOST
+from .polyhedron_methods import Method, choose_method, row_counts
 
 
 class Polyhedron(PolyhedralSet):
@@ -187,79 +184,24 @@ class Polyhedron(PolyhedralSet):
     # -- solving --------------------------------------------------------------------------------
 
     @property
-    def _reduction(self) -> Reduction:
-        return self._cached("reduction", lambda: reduce_rows(self))
+    def _method(self) -> Method:
+        return self._cached("method", lambda: choose_method(self))
 
     def _row_counts(self) -> tuple[int, int]:
-        return (
-            0 if self.A_ub is None else len(self.A_ub),
-            0 if self.A_eq is None else len(self.A_eq),
-        )
+        return row_counts(self)
 
     def _make_kernel(self) -> Kernel:
-        m, p = self._row_counts()
-        n = self.size
-        reduction = self._reduction
-        k_e = len(reduction.basis)
-        most = int(reduction.layout[MOST])
-        return Kernel(
-            "Polyhedron",
-            polyhedron_project,
-            polyhedron_hs,
-            size=n,
-            code_size=m + p + n,
-            dual_size=0,
-            work_size=int(reduction.layout[FLOATS]),
-            iwork_size=int(reduction.layout[INTS]),
-            hs_work_size=3 * n + k_e,
-            hs_iwork_size=n,
-            shared=tuple(reduction),
-            methods=("dual active set",),
-            tape_floats=max(most * (most + 1) // 2 + most, m + p + n),
-            tape_ints=3 + most,
-            cost=2.0 * (m + p) * n + 0.5 * most * most * (m + most),
-            hs_cost=2.0 * n * (most + k_e) + 1.0 * most * most,
-        )
+        return self._method.kernel(self)
 
     def _warm_start(self, record: RawRecord) -> tuple[np.ndarray, np.ndarray] | None:
-        counts = np.zeros(len(record.status), np.int64)
-        has = record.info[:, INFO_TAPE_INTS] >= 3
-        first = record.at_i[:-1]
-        counts[has] = record.tape_i[first[has] + 1]
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        take = np.repeat(first + 3 - offsets[:-1], counts) + np.arange(offsets[-1])
-        return offsets, record.tape_i[take]
+        return self._method.warm_start(record)
 
     # -- decoding a record ----------------------------------------------------------------------
 
     def _multipliers(
         self, record: RawRecord, x: np.ndarray, data: Mapping[str, np.ndarray]
     ) -> Multipliers:
-        m, p = self._row_counts()
-        n, batch = self.size, len(record.status)
-        reduction = self._reduction
-        signed = np.zeros((batch, m + n))
-        has = np.flatnonzero(record.info[:, INFO_TAPE_INTS] >= 3)
-        first = record.at_i[:-1][has]
-        working = record.tape_i[first + 1].astype(np.int64)
-        sample = np.repeat(has, working)
-        place = np.arange(working.sum()) - np.repeat(np.cumsum(working) - working, working)
-        number = record.tape_i[np.repeat(first + 3, working) + place]
-        # The multipliers are the last numbers of a sample's tape.
-        value = record.tape_f[np.repeat(record.at_f[1:][has] - working, working) + place]
-        row = np.where(number < m, number, m + (number - m - p) % n)
-        scale = np.concatenate([reduction.row_inv[1], reduction.coord_inv[:n]])
-        signed[sample, row] = value * scale[row]
-        normalised, bounds = signed[:, :m], signed[:, m:]
-        ub = normalised * reduction.row_inv[0]
-        # What is left of x - y is a combination of the equality rows; its coefficients follow from
-        # the orthonormal basis of their row space.
-        rest = x.astype(np.float64) - record.y - normalised @ reduction.columns.T - bounds
-        eq = np.zeros((batch, p))
-        k_e = len(reduction.basis)
-        weights = (rest @ reduction.basis.T) @ reduction.eq_inverse
-        eq[:, reduction.eq_ids[:k_e]] = weights * reduction.eq_inv[:k_e]
-        return Multipliers(ub, eq, np.maximum(-bounds, 0.0), np.maximum(bounds, 0.0))
+        return self._method.multipliers(self, record, x)
 
     def _certificate(
         self, record: RawRecord, sample: int, data: Mapping[str, np.ndarray]

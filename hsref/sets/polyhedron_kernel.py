@@ -50,9 +50,10 @@ from .._codes import (
     WORKING_UPPER,
 )
 from .._jit import device_function
+from .activity import count_active, mark_bounds, mark_row
 from .contradiction import CONSISTENT_TOL, implied_contradiction
 from .dual_active_set import EPS, fast_pass, polish
-from .packed_factor import factor_times, factor_transpose_times
+from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
     normalised_slacks,
@@ -89,10 +90,6 @@ from .working_set import (
     start_from,
     try_append,
 )
-
-FLAT_FACTOR = 30.0
-"""Largest diagonal entry of T up to which one application of V is orthogonal to round-off."""
-
 
 @device_function
 def move_onto_equalities(y0, rhs_eq, inner, eq_inverse, basis):
@@ -145,9 +142,12 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
     for i in range(m):
         rhs[i] = data[i] * row_inv[0, i]
     for e in range(rhs_eq.shape[0]):
-        rhs_eq[e] = data[m + eq_ids[e]] * shared[10][e]
+        rhs_eq[e] = data[eq_ids[e]] * shared[10][e]
     status = SOLVED
-    if implied_contradiction(data, shared, work) == 1:
+    if implied_contradiction(
+        data, rhs_eq, eq_ids, shared[10], shared[11], shared[13], shared[12],
+        work[lay[CERTIFICATE] : lay[FLOATS]], m, lay[EQS], lay[SIZE],
+    ) == 1:  # fmt: skip
         status = PRIMAL_INFEASIBLE
     else:
         x_size = 0.0
@@ -246,36 +246,22 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     floor = 64.0 * EPS * x_size
     slack = np.inf
     for i in range(m):
-        scale = abs(rhs[i]) + size + floor
-        code[i] = 0
-        if -s[i] <= active_tol * scale + floor and rhs[i] < np.inf:
-            code[i] = ACTIVE_UPPER
-        else:
-            slack = min(slack, -s[i] / scale)
-    for j in range(n):
-        bits = 0
-        if lay[BOUNDED] == 1:
-            lower = data[bound_at(j, -1.0, lay)]
-            upper = data[bound_at(j, 1.0, lay)]
-            if point[j] - lower <= active_tol * (abs(lower) + size + floor) + floor:
-                bits = ACTIVE_LOWER if lower > -np.inf else 0
-            else:
-                slack = min(slack, (point[j] - lower) / (abs(lower) + size + floor))
-            if upper - point[j] <= active_tol * (abs(upper) + size + floor) + floor:
-                bits |= ACTIVE_UPPER if upper < np.inf else 0
-            else:
-                slack = min(slack, (upper - point[j]) / (abs(upper) + size + floor))
-        code[m + p + j] = bits
+        code[i], gap = mark_row(-s[i], rhs[i], size, active_tol, floor)
+        slack = min(slack, gap)
+    if lay[BOUNDED] == 1:
+        first = m + p
+        slack = min(slack, mark_bounds(
+            point, data[first : first + n], data[first + n : first + 2 * n], size, active_tol,
+            floor, code[first:],
+        ))  # fmt: skip
+    else:
+        for j in range(n):
+            code[m + p + j] = 0
     for a in range(k):
         # A working row is active by construction.
         i = np.int64(ids[a])
         code[i if i < m else i + p] |= ACTIVE_UPPER if sign[a] > 0.0 else ACTIVE_LOWER
-    # Not a literal 0: Numba would compile callees anew for a literal integer.
-    active = k - k
-    for i in range(m + p + n):
-        if i < m or i >= m + p:
-            active += (code[i] & ACTIVE_LOWER) // ACTIVE_LOWER
-            active += (code[i] & ACTIVE_UPPER) // ACTIVE_UPPER
+    active = count_active(code, m, p)
 
     support, working, total = order_factor(k, x_size + size, active, code, work, iwork, shared)
     least = np.inf
@@ -289,7 +275,7 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     for i in range(m, m + p):
         code[i] = ACTIVE_UPPER
     for e in range(k_e):
-        code[m + eq_ids[e]] = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
+        code[eq_ids[e]] = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
     margin[0] = slack
     margin[1] = least / (x_size + size) if support > 0 else np.inf
 

@@ -11,11 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
+from .sparse_rows import SparseRows
+from .sparse_rows import make_layout as make_sparse_layout
 from .working_set import PIVOT_TOL, make_layout
 
 if TYPE_CHECKING:
     from .polyhedron import Polyhedron
+
+
+DENSE_SWEEPS, SPARSE_SWEEPS = 8, 2
+"""Dual sweeps before Newton's method, for rows that are mostly filled and for others."""
 
 
 class Reduction(NamedTuple):
@@ -42,14 +49,14 @@ class Reduction(NamedTuple):
     eq_inverse : (k_e, k_e)
         The lower triangular matrix with Q = eq_inverse B.
     eq_ids : (p,)
-        Rows of A_eq: those of the basis in its order, then the dependent ones.
+        Constraint numbers of the rows of A_eq: the basis in its order, then the dependent ones.
     eq_inv : (p,)
         1 / norm of those rows, in that order.
-    implied : (t,)
-        Constraints whose left-hand side the equalities fix: rows of A_ub, m + place in eq_ids,
-        m + p + coordinate.
+    implied, implied_inv : (t,)
+        Constraints whose left-hand side the equalities fix (rows of A_ub, then m + row of A_eq,
+        then m + p + coordinate), and 1 / norm of their rows as given.
     combos : (t, k_e)
-        Those left-hand sides as combinations of the rows of B.
+        Those left-hand sides, scaled to norm 1, as combinations of the rows of B.
     """
 
     layout: np.ndarray
@@ -65,27 +72,28 @@ class Reduction(NamedTuple):
     eq_inv: np.ndarray
     implied: np.ndarray
     combos: np.ndarray
+    implied_inv: np.ndarray
 
 
 def reduce_rows(C: Polyhedron) -> Reduction:
     """Scale rows, find a basis of the equalities, and take it out of the inequalities."""
     n = C.size
     bounded = C.lower is not None or C.upper is not None
-    rows, row_norm = _unit_rows(C.A_ub, n)
-    eq, eq_norm = _unit_rows(C.A_eq, n)
+    rows, row_norm = unit_rows(C.A_ub, n)
+    eq, eq_norm = unit_rows(C.A_eq, n)
     m, p = len(rows), len(eq)
-    chosen, basis = _orthonormal_basis(eq)
+    chosen, basis = orthonormal_basis(eq)
     others = np.setdiff1d(np.arange(p), chosen)
     eq_ids = np.concatenate([chosen, others]).astype(np.int64)
     lower_factor = product(eq[chosen], basis.T)
     eq_inverse = inverse_of_lower(lower_factor)
-    reduced, distance = _off(basis, rows)
-    units, coord_distance = _off(basis, np.eye(n)) if bounded else (None, np.zeros(0))
+    reduced, distance = off_basis(basis, rows)
+    units, coord_distance = off_basis(basis, np.eye(n)) if bounded else (None, np.zeros(0))
     free = distance > PIVOT_TOL
     coord_free = coord_distance > PIVOT_TOL
     implied_rows, implied_coords = np.flatnonzero(~free), np.flatnonzero(~coord_free)
     implied = np.concatenate(
-        [implied_rows, m + np.arange(len(chosen), p), m + p + implied_coords]
+        [implied_rows, m + others, m + p + implied_coords]
     ).astype(np.int64)
     fixed = np.concatenate([rows[implied_rows], eq[others], np.eye(n)[implied_coords]])
     reduced[~free] = 0.0
@@ -107,15 +115,51 @@ def reduce_rows(C: Polyhedron) -> Reduction:
         basis=basis,
         eq_rows=eq[chosen],
         eq_inverse=eq_inverse,
-        eq_ids=eq_ids,
+        eq_ids=m + eq_ids,
         eq_inv=1.0 / eq_norm[eq_ids],
         implied=implied,
         combos=product(product(fixed, basis.T), eq_inverse),
+        implied_inv=np.concatenate(
+            [1.0 / row_norm[implied_rows], 1.0 / eq_norm[others], np.ones(len(implied_coords))]
+        ),
     )
     return Reduction(*(np.ascontiguousarray(part) for part in parts))
 
 
-def _unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+def sparse_rows(C: Polyhedron) -> SparseRows:
+    """Scale rows, keep a basis of the equalities and the inequalities it does not imply."""
+    n = C.size
+    rows, row_norm = unit_rows(C.A_ub, n)
+    eq, eq_norm = unit_rows(C.A_eq, n)
+    m, p = len(rows), len(eq)
+    chosen, basis = orthonormal_basis(eq)
+    others = np.setdiff1d(np.arange(p), chosen)
+    eq_inverse = inverse_of_lower(product(eq[chosen], basis.T))
+    free = off_basis(basis, rows)[1] > PIVOT_TOL
+    kept_rows, implied_rows = np.flatnonzero(free), np.flatnonzero(~free)
+    kept = np.concatenate([rows[kept_rows], eq[chosen]])
+    by_row, by_column = sp.csr_array(kept), sp.csc_array(kept)
+    fixed = np.concatenate([rows[implied_rows], eq[others]])
+    r, q = len(kept), len(kept_rows)
+    dense = by_row.nnz > 0.5 * r * n and r > 1
+    parts = SparseRows(
+        layout=make_sparse_layout(m, p, n, r, q, DENSE_SWEEPS if dense else SPARSE_SWEEPS),
+        row_at=by_row.indptr.astype(np.int64),
+        row_col=by_row.indices.astype(np.int64),
+        row_val=by_row.data,
+        col_at=by_column.indptr.astype(np.int64),
+        col_row=by_column.indices.astype(np.int64),
+        col_val=by_column.data,
+        ids=np.concatenate([kept_rows, m + chosen]).astype(np.int64),
+        inv=np.concatenate([1.0 / row_norm[kept_rows], 1.0 / eq_norm[chosen]]),
+        implied=np.concatenate([implied_rows, m + others]).astype(np.int64),
+        implied_inv=np.concatenate([1.0 / row_norm[implied_rows], 1.0 / eq_norm[others]]),
+        combos=product(product(fixed, basis.T), eq_inverse),
+    )
+    return SparseRows(*(np.ascontiguousarray(part) for part in parts))
+
+
+def unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of norm 1 and the norms; a zero row stays zero and has norm 1."""
     if matrix is None:
         return np.zeros((0, n)), np.zeros(0)
@@ -128,7 +172,7 @@ def _unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarra
     return scaled / norm[:, None], largest * norm
 
 
-def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of independent rows, and an orthonormal basis of their span, in step.
 
     Gram-Schmidt takes the row farthest from the span so far, so that those left out are the most
@@ -153,7 +197,7 @@ def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(chosen, np.int64), basis
 
 
-def _off(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def off_basis(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the parts of unit rows orthogonal to the basis, scaled to norm 1, and their norms."""
     part = rows
     for _ in range(2):
