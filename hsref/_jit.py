@@ -67,7 +67,7 @@ class DeviceFunction:
         source = self.py_func
         names: dict[str, Any] = {"__name__": source.__module__}
         for name, value in _referenced(source):
-            names[name] = value.twin(target, compiler) if _is_device(value) else value
+            names[name] = _callee(value, target, compiler) if _is_device(value) else value
         clone = types.FunctionType(source.__code__, names, source.__name__)
         clone.__module__ = source.__module__
         clone.__doc__ = source.__doc__
@@ -145,10 +145,23 @@ def _is_device(value: Any) -> bool:
     return isinstance(value, DeviceFunction)
 
 
-def _compile_cpu(py_func: types.FunctionType) -> Any:
+def _callee(value: DeviceFunction, target: str, compiler: Callable[..., Any]) -> Any:
+    if target in ("cpu", "cpu callee"):
+        return value.twin("cpu callee", _compile_callee)
+    return value.twin(target, compiler)
+
+
+def _compile_callee(py_func: types.FunctionType) -> Any:
+    """Compile a function that only compiled code calls: without the wrappers Python needs."""
+    return _compile_cpu(py_func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compile_cpu(py_func: types.FunctionType, **more: bool) -> Any:
     import numba
 
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    options: dict[str, Any] = {
+        "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), **more,
+    }  # fmt: skip
     if os.environ.get("HSREF_DISABLE_CACHE"):
         return numba.njit(**options)(py_func)
     try:
