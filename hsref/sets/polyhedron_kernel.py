@@ -51,6 +51,7 @@ from .._codes import (
 )
 from .._jit import device_function
 from .activity import count_active, mark_bounds, mark_row
+from .block_active_set import block_active_set
 from .contradiction import CONSISTENT_TOL, implied_contradiction
 from .dual_active_set import EPS, fast_pass, polish
 from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
@@ -159,11 +160,14 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
         for i in range(m):
             # Rows that the equalities imply were checked above and never move again.
             s0[i] = s0[i] * row_inv[1, i] if row_inv[1, i] > 0.0 else -np.inf
-        k = start_from(
-            read_start(data, work, iwork, lay, row_inv, coord_inv), GRAM_PIVOT,
-            data, work, iwork, lay, reduced, gram, coord_inv, basis,
-        )  # fmt: skip
-        k, steps = fast_pass(k, data, work, iwork, lay, reduced, gram, coord_inv, basis)
+        wanted = read_start(data, work, iwork, lay, row_inv, coord_inv)
+        k, steps = block_active_set(wanted, work, iwork, lay, gram)
+        if k == 0:
+            k = start_from(
+                wanted, GRAM_PIVOT, data, work, iwork, lay, reduced, gram, coord_inv, basis
+            )
+            k, more = fast_pass(k, data, work, iwork, lay, reduced, gram, coord_inv, basis)
+            steps += more
         k, more, status = polish(k, x_size, data, shared, work, iwork)
         info[INFO_STEPS] = steps + more
         if status == SOLVED:

@@ -21,7 +21,7 @@ from .row_reduction import reduce_rows, sparse_rows
 from .sparse_rows import FLOATS as SPARSE_FLOATS
 from .sparse_rows import HEADER, INEQS, KEPT
 from .sparse_rows import INTS as SPARSE_INTS
-from .working_set import FLOATS, INTS, MOST
+from .working_set import FLOATS, INTS, MOST, SWEEPS
 
 if TYPE_CHECKING:
     from .polyhedron import Polyhedron
@@ -126,7 +126,7 @@ def _active_set_kernel(C: Polyhedron) -> Kernel:
         hs_work_size=3 * n + k_e,
         hs_iwork_size=n,
         shared=tuple(reduction),
-        methods=("dual active set",),
+        methods=("block active set" if reduction.layout[SWEEPS] else "dual active set",),
         tape_floats=max(most * (most + 1) // 2 + most, m + p + n),
         tape_ints=3 + most,
         cost=2.0 * (m + p) * n + 0.5 * most * most * (m + most),

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 DENSE_SWEEPS, SPARSE_SWEEPS = 8, 2
 """Dual sweeps before Newton's method, for rows that are mostly filled and for others."""
 
+BLOCK_ROWS, BLOCK_SWEEPS = 48, 12
+"""Inequalities from which on the block active set pays, and the sweeps before it."""
+BLOCK_PIVOT = 1e-6
+"""Pivot of the Gram matrix, relative to its diagonal, from which on it is positive definite."""
+
 
 class Reduction(NamedTuple):
     """What the solver needs to know of the rows: the arrays that all samples share, in this order.
@@ -105,8 +110,9 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     row_inv[0] = 1.0 / row_norm
     row_inv[1, free] = 1.0 / distance[free]
     most = min(n - len(chosen), int(free.sum()) + int(coord_free.sum()))
+    block = not bounded and m >= BLOCK_ROWS and positive_definite(gram[free][:, free])
     parts = Reduction(
-        layout=make_layout(bounded, most, m, p, n, len(chosen)),
+        layout=make_layout(bounded, most, m, p, n, len(chosen), BLOCK_SWEEPS if block else 0),
         columns=rows.T,
         reduced=reduced,
         gram=gram,
@@ -157,6 +163,17 @@ def sparse_rows(C: Polyhedron) -> SparseRows:
         combos=product(product(fixed, basis.T), eq_inverse),
     )
     return SparseRows(*(np.ascontiguousarray(part) for part in parts))
+
+
+def positive_definite(gram: np.ndarray) -> bool:
+    """Tell whether a Gram matrix of unit rows is positive definite, well beyond rounding."""
+    left = gram.copy()
+    for i in range(len(left)):
+        if left[i, i] <= BLOCK_PIVOT:
+            return False
+        column = left[i + 1 :, i] / left[i, i]
+        left[i + 1 :, i + 1 :] -= column[:, None] * left[i, i + 1 :]
+    return True
 
 
 def unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
