@@ -1,7 +1,6 @@
 r"""A start for the dual active-set method that changes many rows at a time.
 
-Without bounds, and where the reduced rows M have a positive definite Gram matrix G = M M', the
-multipliers solve
+Without bounds the multipliers of the reduced rows M, with G = M M', solve
 
 .. math:: \min_{\lambda \ge 0} \tfrac12 \lambda^T G \lambda - s_0^T \lambda ,
 
@@ -10,8 +9,9 @@ Gauss-Seidel (Hildreth's method) guess which multipliers are positive; then a bl
 that set, solves for its multipliers, moves out all that are negative and in all rows that are
 violated, and repeats while the number of such rows falls. Where it ends, working set and
 multipliers are those of the solution, and :func:`hsref.sets.dual_active_set.polish` checks and
-corrects them as it does for its own. Where it stalls (it may, though it was not seen to with a
-positive definite G) the dual active-set method starts from nothing, which is finite in any case.
+corrects them as it does for its own. Where it stalls, or meets dependent rows, the dual active-set
+method starts from nothing, which is finite in any case. So the choice of this start, made by
+:func:`hsref.sets.row_reduction.in_general_position` for a set, is about time only.
 
 The bits of a sample cannot depend on its neighbours: products with G go row by row, sample by
 sample, and no BLAS is called.
@@ -47,6 +47,8 @@ from .working_set import (
 
 EXCHANGES = 12
 """Block exchanges after which the start is given up."""
+PATIENCE = 4
+"""Exchanges in a row that may fail to lower the number of wrong rows."""
 BLOCK_TOL = 2e-14
 """Violation, relative to the largest slack at the start, that counts as none."""
 PIVOT = 1e-10
@@ -96,7 +98,8 @@ def block_active_set(wanted, work, iwork, lay, gram):
                 return none, none
             ids[k] = i
             k += 1
-    before = 2 * m
+    fewest = 2 * m
+    patience = PATIENCE
     for step in range(EXCHANGES):
         at = none
         for a in range(k):
@@ -127,9 +130,13 @@ def block_active_set(wanted, work, iwork, lay, gram):
                 sign[a] = 1.0
             invert_factor(factor, k, work[lay[L] : lay[R]], work[lay[R] : lay[G]])
             return k, step + 1
-        if wrong >= before:
-            return none, none
-        before = wrong
+        if wrong < fewest:
+            fewest = wrong
+            patience = PATIENCE
+        else:
+            patience -= 1
+            if patience == 0:
+                return none, none
         k = none
         for i in range(m):
             if lam[i] > 0.0 or s[i] > tol:

@@ -26,8 +26,9 @@ DENSE_SWEEPS, SPARSE_SWEEPS = 8, 2
 
 BLOCK_ROWS, BLOCK_SWEEPS = 48, 12
 """Inequalities from which on the block active set pays, and the sweeps before it."""
-BLOCK_PIVOT = 1e-6
-"""Pivot of the Gram matrix, relative to its diagonal, from which on it is positive definite."""
+CROWD = 1.25
+"""Inequalities for each dimension that the equalities leave, up to which it is tried."""
+PARALLEL_TOL = 1e-6
 
 
 class Reduction(NamedTuple):
@@ -110,7 +111,9 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     row_inv[0] = 1.0 / row_norm
     row_inv[1, free] = 1.0 / distance[free]
     most = min(n - len(chosen), int(free.sum()) + int(coord_free.sum()))
-    block = not bounded and m >= BLOCK_ROWS and positive_definite(gram[free][:, free])
+    block = not bounded and m >= BLOCK_ROWS
+    if block:
+        block = in_general_position(gram[np.ix_(free, free)], n - len(chosen))
     parts = Reduction(
         layout=make_layout(bounded, most, m, p, n, len(chosen), BLOCK_SWEEPS if block else 0),
         columns=rows.T,
@@ -165,15 +168,14 @@ def sparse_rows(C: Polyhedron) -> SparseRows:
     return SparseRows(*(np.ascontiguousarray(part) for part in parts))
 
 
-def positive_definite(gram: np.ndarray) -> bool:
-    """Tell whether a Gram matrix of unit rows is positive definite, well beyond rounding."""
-    left = gram.copy()
-    for i in range(len(left)):
-        if left[i, i] <= BLOCK_PIVOT:
-            return False
-        column = left[i + 1 :, i] / left[i, i]
-        left[i + 1 :, i + 1 :] -= column[:, None] * left[i, i + 1 :]
-    return True
+def in_general_position(gram: np.ndarray, dimension: int) -> bool:
+    """Tell whether unit rows are such that sets of working rows are likely independent.
+
+    Not too many for their dimension, and no two of them parallel: a block active set that meets
+    dependent rows is given up, so this decides about time and nothing else.
+    """
+    apart = np.abs(gram - np.eye(len(gram))).max(initial=0.0) < 1.0 - PARALLEL_TOL
+    return bool(len(gram) <= CROWD * dimension and apart)
 
 
 def unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
