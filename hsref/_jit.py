@@ -26,6 +26,9 @@ from typing import Any
 FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
 """LLVM flags that allow vectorised sums; NaN and infinity keep their meaning."""
 
+CALLEE = "cpu callee"
+"""Target of twins for the CPU that Python never calls."""
+
 _LOCK = threading.RLock()
 
 
@@ -71,7 +74,10 @@ class DeviceFunction:
         clone = types.FunctionType(source.__code__, names, source.__name__)
         clone.__module__ = source.__module__
         clone.__doc__ = source.__doc__
-        clone.__qualname__ = f"{source.__qualname__}_{digest(self)}"
+        # The cache knows functions by this name alone, and not how they were compiled: a twin
+        # without wrappers, taken for one with them, would crash when Python calls it.
+        kind = "_callee" if target == CALLEE else ""
+        clone.__qualname__ = f"{source.__qualname__}_{digest(self)}{kind}"
         return clone
 
 
@@ -146,13 +152,14 @@ def _is_device(value: Any) -> bool:
 
 
 def _callee(value: DeviceFunction, target: str, compiler: Callable[..., Any]) -> Any:
-    if target in ("cpu", "cpu callee"):
-        return value.twin("cpu callee", _compile_callee)
+    """Return the twin that compiled code calls."""
+    if target in ("cpu", CALLEE):
+        return value.twin(CALLEE, _compile_callee)
     return value.twin(target, compiler)
 
 
 def _compile_callee(py_func: types.FunctionType) -> Any:
-    """Compile a function that only compiled code calls: without the wrappers Python needs."""
+    # The wrappers that unpack Python's arguments cost a sixth of the time a solver compiles.
     return _compile_cpu(py_func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
