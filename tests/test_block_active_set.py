@@ -125,7 +125,12 @@ def test_cholesky_by_four_rows(k):
     H = M @ M.T
     at = np.tril_indices(k)
     packed, v = H[at].copy(), rng.normal(size=k)
-    assert cholesky(packed, k, 1e-12) == k
+    assert cholesky(packed, 0, k, 1e-12) == k
+    again = H[at].copy()
+    half = k // 2 * (k // 2 + 1) // 2
+    again[:half] = packed[:half]
+    assert cholesky(again, k // 2, k, 1e-12) == k
+    np.testing.assert_array_equal(again, packed)
     L = np.zeros((k, k))
     L[at] = packed
     assert_close(L @ L.T, H, "projector", H)
@@ -136,4 +141,4 @@ def test_cholesky_by_four_rows(k):
     T = np.zeros((k, k))
     T[at] = packed
     assert_close(T @ L, np.eye(k), "planted")
-    assert cholesky(np.ones(k * (k + 1) // 2), k, 1e-12) == (1 if k > 1 else k)
+    assert cholesky(np.ones(k * (k + 1) // 2), 0, k, 1e-12) == (1 if k > 1 else k)

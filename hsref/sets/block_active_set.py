@@ -51,6 +51,8 @@ PATIENCE = 4
 """Exchanges in a row that may fail to lower the number of wrong rows."""
 BLOCK_TOL = 2e-14
 """Violation, relative to the largest slack at the start, that counts as none."""
+SURE = 0.05
+"""Multipliers above this part of the largest are taken for positive."""
 PIVOT = 1e-10
 """Pivot of the Gram matrix, relative to the row's own, below which the start is given up."""
 
@@ -91,45 +93,61 @@ def block_active_set(wanted, work, iwork, lay, gram):
         return none, none
     hildreth(lay[SWEEPS], lam, s0, s, gram)
     tol = BLOCK_TOL * largest
-    k = none
+    # Rows with large multipliers are likely to stay: first in the factor, they are factored once.
+    typical = 0.0
     for i in range(m):
-        if lam[i] > 0.0 or s[i] > tol:
-            if k == lay[MOST]:
-                return none, none
-            ids[k] = i
-            k += 1
+        typical = max(typical, lam[i])
+    k = none
+    for part in range(2):
+        for i in range(m):
+            sure = lam[i] > SURE * typical
+            if sure == (part == 0) and (lam[i] > 0.0 or s[i] > tol):
+                if k == lay[MOST]:
+                    return none, none
+                ids[k] = i
+                k += 1
     fewest = 2 * m
     patience = PATIENCE
+    begin = none
     for step in range(EXCHANGES):
-        at = none
-        for a in range(k):
+        at = begin * (begin + 1) // 2
+        for a in range(begin, k):
             for b in range(a + 1):
                 factor[at] = gram[ids[a], ids[b]]
                 at += 1
-        if cholesky(factor, k, PIVOT) < k:
+        if cholesky(factor, begin, k, PIVOT) < k:
             return none, none
         for a in range(k):
             nu[a] = s0[ids[a]]
         cholesky_solve(factor, k, nu)
         for i in range(m):
             s[i] = s0[i]
-            lam[i] = 0.0
         subtract_rows(gram, ids, nu, k, s)
         wrong = none
+        begin = k
+        left = none
         for a in range(k):
-            if nu[a] < 0.0:
-                wrong += 1
             # Round-off of the solve is no slack.
             s[ids[a]] = 0.0
-            lam[ids[a]] = nu[a]
+            if nu[a] < 0.0:
+                wrong += 1
+                begin = min(begin, a)
+            else:
+                ids[left] = ids[a]
+                left += 1
         for i in range(m):
             if s[i] > tol:
                 wrong += 1
+                if left == lay[MOST]:
+                    return none, none
+                ids[left] = i
+                left += 1
         if wrong == 0:
             for a in range(k):
                 sign[a] = 1.0
             invert_factor(factor, k, work[lay[L] : lay[R]], work[lay[R] : lay[G]])
             return k, step + 1
+        k = left
         if wrong < fewest:
             fewest = wrong
             patience = PATIENCE
@@ -137,11 +155,4 @@ def block_active_set(wanted, work, iwork, lay, gram):
             patience -= 1
             if patience == 0:
                 return none, none
-        k = none
-        for i in range(m):
-            if lam[i] > 0.0 or s[i] > tol:
-                if k == lay[MOST]:
-                    return none, none
-                ids[k] = i
-                k += 1
     return none, none

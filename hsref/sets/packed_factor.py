@@ -71,13 +71,14 @@ def factor_transpose_times(T, k, g, out):
 
 
 @device_function
-def cholesky(T, k, pivot_tol):
-    """Replace the packed matrix by its Cholesky factor L; returns the first bad row, k if none.
+def cholesky(T, begin, k, pivot_tol):
+    """Replace rows begin..k-1 of a packed matrix by those of its Cholesky factor L.
 
+    The rows before must be those of L. Returns the first row without a pivot, k if there is none.
     Four rows of L at a time, so that a row is loaded once for four dot products.
     """
-    at = 0
-    for i in range(k):
+    at = begin * (begin + 1) // 2
+    for i in range(begin, k):
         row = T[at : at + i + 1]
         whole = i - i % 4
         for j in range(0, whole, 4):

@@ -108,8 +108,9 @@ class Polyhedron(PolyhedralSet):
 
     @classmethod
     def examples(cls) -> tuple[Polyhedron, ...]:
-        """Return a generic set and degenerate ones: dependent rows, no interior, a point, R^2."""
+        """Return sets for every method, generic and degenerate: dependent rows, a point, R^2."""
         square = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        sums = np.vstack([np.kron(np.eye(3), np.ones(3)), np.kron(np.ones(3), np.eye(3))])
         return (
             cls([[1.0, 2.0, -1.0], [-2.0, 1.0, 1.0]], [2.0, 1.0], [[1.0, 1.0, 1.0]], [1.0],
                 lower=0.0),
@@ -118,6 +119,10 @@ class Polyhedron(PolyhedralSet):
             cls([[1.0, 1.0], [-1.0, -1.0], [1.0, -3.0]], [1.0, -1.0, np.inf], upper=[3.0, np.inf]),
             cls(A_eq=[[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]], b_eq=[1.0, 3.0, 4.0]),
             cls(n=2),
+            # Bounds eliminated: doubly stochastic matrices, every vertex of which is degenerate.
+            cls(A_eq=sums, b_eq=np.ones(6), lower=0.0),
+            # Block active set: sequences that rise by at most 1 from one entry to the next.
+            cls(np.diff(np.eye(49), axis=0), np.ones(48)),
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:

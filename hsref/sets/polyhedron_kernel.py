@@ -36,6 +36,7 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_STEPS,
     INFO_TAPE_FLOATS,
     INFO_TAPE_INTS,
@@ -171,7 +172,10 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
         k, more, status = polish(k, x_size, data, shared, work, iwork)
         info[INFO_STEPS] = steps + more
         if status == SOLVED:
-            write_record(k, x_size, active_tol, y, code, info, margin, data, shared, work, iwork)
+            for j in range(x.shape[0]):
+                y[j] = work[lay[Y] + j]
+        if status == SOLVED and info[INFO_SKIP_RECORD] == 0:
+            write_record(k, x_size, active_tol, code, info, margin, data, shared, work, iwork)
     if status == PRIMAL_INFEASIBLE:
         # The certificate lies behind the place of the tape, so a forward copy is safe.
         for c in range(lay[FLOATS] - lay[CERTIFICATE]):
@@ -233,8 +237,8 @@ def order_factor(k, force, active, code, work, iwork, shared):
 
 
 @device_function
-def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, work, iwork):
-    """Decide which rows are active, order the factor, and write y, code, info, margin and tape."""
+def write_record(k, x_size, active_tol, code, info, margin, data, shared, work, iwork):
+    """Decide which rows are active, order the factor, and write code, info, margin and tape."""
     lay, eq_ids = shared[0], shared[9]
     k_e = shared[6].shape[0]
     s, rhs, point = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]], work[lay[Y] : lay[Z]]
@@ -245,7 +249,6 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     n = lay[SIZE]
     size = 0.0
     for j in range(n):
-        y[j] = point[j]
         size = max(size, abs(point[j]))
     floor = 64.0 * EPS * x_size
     slack = np.inf

@@ -17,7 +17,7 @@ from .._codes import INFO_TAPE_INTS, WORKING_LOWER, WORKING_UPPER
 from .base import Multipliers
 from .eliminated_bounds import eliminated_hs, eliminated_project
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
-from .row_reduction import reduce_rows, sparse_rows
+from .row_reduction import Reduction, reduce_rows, sparse_rows
 from .sparse_rows import FLOATS as SPARSE_FLOATS
 from .sparse_rows import HEADER, INEQS, KEPT
 from .sparse_rows import INTS as SPARSE_INTS
@@ -50,7 +50,14 @@ def choose_method(C: Polyhedron) -> Method:
         sparse = rows <= C.size and entries <= SPARSE_COLUMN * C.size
         if few or sparse:
             return ELIMINATED
+    elif reduction_of(C).layout[SWEEPS]:
+        return BLOCK_ACTIVE_SET
     return DUAL_ACTIVE_SET
+
+
+def reduction_of(C: Polyhedron) -> Reduction:
+    """Return what the dense methods share, computed once a set."""
+    return C._cached("reduction", lambda: reduce_rows(C))
 
 
 def row_counts(C: Polyhedron) -> tuple[int, int]:
@@ -79,7 +86,7 @@ def _eliminated_kernel(C: Polyhedron) -> Kernel:
         hs_work_size=3 * r,
         hs_iwork_size=0,
         shared=tuple(shared),
-        methods=("bounds eliminated",),
+        methods=(C._method.name,),
         tape_floats=max(3 * (r * (r + 1) // 2), m + p + n),
         tape_ints=HEADER + 3 * r,
         cost=100.0 * n + 60.0 * entries + 2.0 * r**3,
@@ -111,7 +118,7 @@ ELIMINATED = Method(
 def _active_set_kernel(C: Polyhedron) -> Kernel:
     m, p = row_counts(C)
     n = C.size
-    reduction = C._cached("reduction", lambda: reduce_rows(C))
+    reduction = reduction_of(C)
     k_e = len(reduction.basis)
     most = int(reduction.layout[MOST])
     return Kernel(
@@ -126,7 +133,7 @@ def _active_set_kernel(C: Polyhedron) -> Kernel:
         hs_work_size=3 * n + k_e,
         hs_iwork_size=n,
         shared=tuple(reduction),
-        methods=("block active set" if reduction.layout[SWEEPS] else "dual active set",),
+        methods=(C._method.name,),
         tape_floats=max(most * (most + 1) // 2 + most, m + p + n),
         tape_ints=3 + most,
         cost=2.0 * (m + p) * n + 0.5 * most * most * (m + most),
@@ -137,7 +144,7 @@ def _active_set_kernel(C: Polyhedron) -> Kernel:
 def _active_set_multipliers(C: Polyhedron, record: RawRecord, x: np.ndarray) -> Multipliers:
     m, p = row_counts(C)
     n, batch = C.size, len(record.status)
-    reduction = C._cached("reduction", lambda: reduce_rows(C))
+    reduction = reduction_of(C)
     signed = np.zeros((batch, m + n))
     has = np.flatnonzero(record.info[:, INFO_TAPE_INTS] >= 3)
     first = record.at_i[:-1][has]
@@ -175,3 +182,5 @@ def _active_set_start(record: RawRecord) -> tuple[np.ndarray, np.ndarray]:
 DUAL_ACTIVE_SET = Method(
     "dual active set", _active_set_kernel, _active_set_multipliers, _active_set_start
 )
+# The same routines: where the layout holds a number of sweeps they begin with block exchanges.
+BLOCK_ACTIVE_SET = DUAL_ACTIVE_SET._replace(name="block active set")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DENSE_SWEEPS, SPARSE_SWEEPS = 8, 2
 """Dual sweeps before Newton's method, for rows that are mostly filled and for others."""
 
-BLOCK_ROWS, BLOCK_SWEEPS = 48, 12
+BLOCK_ROWS, BLOCK_SWEEPS = 48, 16
 """Inequalities from which on the block active set pays, and the sweeps before it."""
 CROWD = 1.25
 """Inequalities for each dimension that the equalities leave, up to which it is tried."""
