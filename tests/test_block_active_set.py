@@ -113,7 +113,9 @@ def test_same_bits_in_any_batch():
     description, x = dense(60, 60, 6)
     C = hsref.Polyhedron(**description)
     y = hsref.project(x, C, n_threads=1)
-    assert hsref.project(np.concatenate([x] * 9), C, n_threads=3)[-len(x) :].tobytes() == y.tobytes()
+    assert (
+        hsref.project(np.concatenate([x] * 9), C, n_threads=3)[-len(x) :].tobytes() == y.tobytes()
+    )
     for i in range(len(x)):
         assert hsref.project(x[i], C).tobytes() == y[i].tobytes()
 

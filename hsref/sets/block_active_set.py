@@ -23,26 +23,23 @@ Hildreth, "A quadratic programming procedure", Naval Research Logistics Quarterl
 
 from __future__ import annotations
 
-import numpy as np
-
 from .._jit import device_function
 from .packed_factor import cholesky, cholesky_solve, invert_factor
 from .working_rows import subtract_rows
 from .working_set import (
     IDS,
-    L,
     MOST,
     NU,
     PACKED,
-    R,
-    S,
+    RHS,
     S0,
     SIGN,
     SWEEPS,
-    WANTED,
     WANTED_SIGN,
     G,
-    RHS,
+    L,
+    R,
+    S,
 )
 
 EXCHANGES = 12
@@ -80,7 +77,11 @@ def block_active_set(wanted, work, iwork, lay, gram):
     none = wanted - wanted
     if lay[SWEEPS] == 0 or wanted > 0:
         return none, none
-    ids, nu, sign = iwork[lay[IDS] : lay[PACKED]], work[lay[NU] : lay[SIGN]], work[lay[SIGN] : lay[L]]
+    ids, nu, sign = (
+        iwork[lay[IDS] : lay[PACKED]],
+        work[lay[NU] : lay[SIGN]],
+        work[lay[SIGN] : lay[L]],
+    )
     s0, s, lam = work[lay[S0] : lay[S]], work[lay[S] : lay[RHS]], work[lay[WANTED_SIGN] : lay[S0]]
     factor = work[0 : lay[NU]]
     m = s.shape[0]

@@ -27,8 +27,8 @@ import numpy as np
 
 from .._codes import MAX_STEPS, PRIMAL_INFEASIBLE, SOLVED
 from .._jit import device_function
-from .free_rows import bounds_of_round_off, combination, factor_rows, take_off_rows
 from .contradiction import CONSISTENT_TOL
+from .free_rows import bounds_of_round_off, combination, factor_rows, take_off_rows
 from .packed_factor import factor_times, factor_transpose_times
 from .sparse_rows import (
     ALONG,
@@ -38,8 +38,8 @@ from .sparse_rows import (
     FACTORS,
     GRAD,
     HIGH,
-    INEQS,
     IN_SET,
+    INEQS,
     INTS,
     LIST,
     LOST,
@@ -216,7 +216,11 @@ def settle(x, k, lay, shared, work, iwork):
     """After a full step: t afresh from x and nu, signs kept; then y corrected to C_K y = c_K."""
     nu, t, y = work[lay[NU] : lay[GRAD]], work[lay[T] : lay[Y]], work[lay[Y] : lay[W]]
     low, high = work[lay[LOW] : lay[HIGH]], work[lay[HIGH] : lay[CERTIFICATE]]
-    g, r, along = work[lay[GRAD] : lay[STEP]], work[lay[COMBO] : lay[LOST]], work[lay[ALONG] : lay[COMBO]]
+    g, r, along = (
+        work[lay[GRAD] : lay[STEP]],
+        work[lay[COMBO] : lay[LOST]],
+        work[lay[ALONG] : lay[COMBO]],
+    )
     rhs, base = work[lay[OTHER] : lay[T]], iwork[lay[BASE] : lay[LIST]]
     state = iwork[lay[STATE] : lay[INTS]]
     for j in range(t.shape[0]):
@@ -255,7 +259,11 @@ def inner(x, steps, limit, lay, shared, work, iwork):
     """Go to the minimum over the working set; returns (k, left, steps, status)."""
     side, nu, g = work[lay[SIDE] : lay[NU]], work[lay[NU] : lay[GRAD]], work[lay[GRAD] : lay[STEP]]
     d, w = work[lay[STEP] : lay[SCALE]], work[lay[W] : lay[Z]]
-    along, r, rhs = work[lay[ALONG] : lay[COMBO]], work[lay[COMBO] : lay[LOST]], work[lay[OTHER] : lay[T]]
+    along, r, rhs = (
+        work[lay[ALONG] : lay[COMBO]],
+        work[lay[COMBO] : lay[LOST]],
+        work[lay[OTHER] : lay[T]],
+    )
     base, rest = iwork[lay[BASE] : lay[LIST]], iwork[lay[LIST] : lay[IN_SET]]
     state = iwork[lay[STATE] : lay[INTS]]
     last = side.shape[0] + w.shape[0]

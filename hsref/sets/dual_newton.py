@@ -35,8 +35,8 @@ from .sparse_rows import (
     FLOATS,
     GRAD,
     HIGH,
-    INEQS,
     IN_SET,
+    INEQS,
     INTS,
     LIST,
     LOST,
@@ -181,7 +181,8 @@ def newton_step(lay, shared, work, iwork):
         keep[i] = 1 if usable and (i >= inequalities or nu[i] > 0.0 or g[i] < 0.0) else 0
     ridge = RIDGE * largest if largest > 0.0 else 1.0
     k = r - r
-    for trial in range(PASSES):
+    pushed = False
+    for _ in range(PASSES):
         k = r - r
         for i in range(r):
             d[i] = 0.0
@@ -190,12 +191,14 @@ def newton_step(lay, shared, work, iwork):
                 k += 1
             elif i < inequalities:
                 d[i] = -nu[i]
+                pushed = pushed or nu[i] > 0.0
         for a in range(k):
             i = kept[a]
             total = -g[i]
-            for c in range(inequalities):
-                if d[c] != 0.0:
-                    total -= normal[max(i, c) * r + min(i, c)] * d[c]
+            if pushed:
+                for c in range(inequalities):
+                    if d[c] != 0.0:
+                        total -= normal[max(i, c) * r + min(i, c)] * d[c]
             rhs[a] = total
         solve_kept(k, ridge, lay, work, first, kept)
         for a in range(k):
@@ -306,8 +309,7 @@ def newton(x_size, lay, shared, work, iwork):
         s = line_root(rise, 1.0, limit, LINE_TOL, n, w, t, low, high)
         far = not (s <= 4.0)
         if (far or step % 8 == 7) and (
-            proves_empty(d, lay, shared, work) == 1
-            or proves_empty(nu, lay, shared, work) == 1
+            proves_empty(d, lay, shared, work) == 1 or proves_empty(nu, lay, shared, work) == 1
         ):
             return step, EMPTY
         if not (s < HUGE):

@@ -1,4 +1,4 @@
-r"""Per-point routines of a polyhedron with bounds and few or sparse rows: projection and HS product.
+r"""Per-point routines of a polyhedron with bounds and few or sparse rows.
 
 The bounds are eliminated: only the rows have multipliers nu to be found, and
 y = clip(x - C' nu, lower, upper). A few sweeps and Newton's method on the dual
@@ -67,8 +67,8 @@ from .sparse_rows import (
     GRAD,
     HEADER,
     HIGH,
-    INEQS,
     IN_SET,
+    INEQS,
     INTS,
     LIST,
     LOW,
@@ -82,8 +82,6 @@ from .sparse_rows import (
     T,
     W,
     Y,
-    Z,
-    add_rows,
     normal_matrix,
 )
 
@@ -162,7 +160,7 @@ def eliminated_project(x, data, shared, active_tol, y, code, dual, info, margin,
 
 @device_function
 def write_codes(x_size, active_tol, code, dual, info, margin, data, shared, work, iwork):
-    """Decide which constraints are active, working and carry a multiplier; write dual and margin."""
+    """Decide which constraints are active, working, supporting; write code, dual and margin."""
     lay, row_at, row_col, row_val = shared[0], shared[1], shared[2], shared[3]
     ids, inv, implied, implied_inv, combos = shared[7], shared[8], shared[9], shared[10], shared[11]
     side, nu = work[lay[SIDE] : lay[NU]], work[lay[NU] : lay[GRAD]]
@@ -186,9 +184,7 @@ def write_codes(x_size, active_tol, code, dual, info, margin, data, shared, work
             rhs = data[implied[c]] * implied_inv[c]
             for e in range(combos.shape[1]):
                 rhs -= combos[c, e] * side[q + e]
-            bits, gap = mark_row(
-                rhs, data[implied[c]] * implied_inv[c], size, active_tol, floor
-            )
+            bits, gap = mark_row(rhs, data[implied[c]] * implied_inv[c], size, active_tol, floor)
             code[implied[c]] = bits
             slack = min(slack, gap)
     least = np.inf

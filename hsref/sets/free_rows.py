@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from .._jit import device_function
 from .packed_factor import factor_append, factor_times, factor_transpose_times
 from .sparse_rows import (
     ALONG,
     BASE,
     COMBO,
-    INEQS,
     IN_SET,
+    INEQS,
     INTS,
     LIST,
     LOST,
@@ -57,10 +55,14 @@ def take_off_rows(k, out, lay, shared, work, iwork):
 
 @device_function
 def combination(i, k, at, lay, shared, work, iwork):
-    """Write r into ``combo`` for row i and the factor at work[at:]; returns its squared distance."""
+    """Write r into ``combo`` for row i, factor at work[at:]; returns the squared distance."""
     row_at, row_col, row_val = shared[1], shared[2], shared[3]
     factor, normal = work[at : lay[H]], work[lay[H] : lay[SIDE]]
-    along, r, lost = work[lay[ALONG] : lay[COMBO]], work[lay[COMBO] : lay[LOST]], work[lay[LOST] : lay[OTHER]]
+    along, r, lost = (
+        work[lay[ALONG] : lay[COMBO]],
+        work[lay[COMBO] : lay[LOST]],
+        work[lay[LOST] : lay[OTHER]],
+    )
     g, z = work[lay[OTHER] : lay[T]], work[lay[Z] : lay[LOW]]
     base, state = iwork[lay[BASE] : lay[LIST]], iwork[lay[STATE] : lay[INTS]]
     size = r.shape[0]
@@ -125,9 +127,7 @@ def factor_rows(at, lay, shared, work, iwork):
         if in_set[i] == 1:
             square = combination(i, k, at, lay, shared, work, iwork)
             if square > PIVOT_TOL * PIVOT_TOL:
-                factor_append(
-                    work[at : lay[H]], k, work[lay[COMBO] : lay[LOST]], math.sqrt(square)
-                )
+                factor_append(work[at : lay[H]], k, work[lay[COMBO] : lay[LOST]], math.sqrt(square))
                 base[k] = i
                 k += 1
             else:

@@ -2,10 +2,16 @@ r"""The general polyhedron, given by inequalities, equalities and bounds.
 
 .. math:: C = \{ y \in R^n : A_{ub} y \le b_{ub},\ A_{eq} y = b_{eq},\ lower \le y \le upper \}
 
-Everything that depends on the rows alone is computed once, when a set is first projected onto:
-rows are scaled to norm 1, an orthonormal basis of the equality rows is found, and the inequalities
-are reduced to what remains of them on the equalities. Right-hand sides enter only at the call, so
-they may differ from sample to sample. The solver is :mod:`hsref.sets.dual_active_set`.
+Three methods solve it; :func:`hsref.sets.polyhedron_methods.choose_method` picks one by the set
+alone, and the record says which ran (``p.method``).
+
+- *bounds eliminated* (:mod:`hsref.sets.eliminated_bounds`): bounds, and few or sparse rows;
+- *block active set* (:mod:`hsref.sets.block_active_set`): many dense rows without bounds;
+- *dual active set* (:mod:`hsref.sets.dual_active_set`): everything else.
+
+What depends on the rows alone is computed once, when a set is first projected onto
+(:mod:`hsref.sets.row_reduction`). Right-hand sides and bounds enter only at the call, so they may
+differ from sample to sample.
 """
 
 from __future__ import annotations
@@ -52,14 +58,22 @@ class Polyhedron(PolyhedralSet):
     Notes
     -----
     Dependent, duplicated, scaled, opposite and zero rows, and redundant equalities, are ordinary
-    input. Set-up costs O((m + p) n (m + p) + n^2 p) once. A projection costs about s k (m + k) with
-    s steps and k working rows, plus (m + p) n; an HS product k (2 n + k). An empty set is found
-    when it is projected onto, with a Farkas certificate.
+    input. An empty set is found when it is projected onto, with a Farkas certificate.
+
+    The set chooses its algorithm, by its rows and whether it has bounds. With bounds and few rows
+    (up to n / 4) or sparse ones, the bounds are eliminated: a few Newton steps on the multipliers
+    of the rows, each a visit of their nonzero entries plus k^3 / 6 for k rows; an HS product visits
+    the entries and adds k^2. Otherwise a dual active set: s k (m + k) with s steps and k working
+    rows, plus (m + p) n; an HS product k (2 n + k). Without bounds and with many dense rows it
+    begins with block exchanges, which makes s a handful. Set-up costs O((m + p) n (m + p) + n^2 p)
+    once, O((m + p) n p) where bounds are eliminated.
 
     References
     ----------
     Goldfarb and Idnani, "A numerically stable dual method for solving strictly convex quadratic
-    programs", Mathematical Programming 27 (1983).
+    programs", Mathematical Programming 27 (1983). Portugal, Judice and Vicente, "A comparison of
+    block pivoting and interior-point algorithms for linear least squares problems with nonnegative
+    variables", Mathematics of Computation 63 (1994).
 
     Examples
     --------
@@ -71,8 +85,8 @@ class Polyhedron(PolyhedralSet):
     (array([0.75, 0.25]), array([1.25]))
     """
 
-    forward_cost = "(m + p) n + steps k (m + k), k working rows"
-    backward_cost = "k (2 n + k)"
+    forward_cost = "(m + p) n + steps k (m + k), k working rows; sparse: steps (entries + k^3)"
+    backward_cost = "k (2 n + k); sparse: entries + k^2"
 
     def __init__(
         self,

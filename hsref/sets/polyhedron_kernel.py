@@ -93,6 +93,7 @@ from .working_set import (
     try_append,
 )
 
+
 @device_function
 def move_onto_equalities(y0, rhs_eq, inner, eq_inverse, basis):
     """y0 += Q' (eq_inverse b - Q y0): the projection onto the equalities; scratch inner."""

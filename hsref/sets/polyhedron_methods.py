@@ -19,7 +19,7 @@ from .eliminated_bounds import eliminated_hs, eliminated_project
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows, sparse_rows
 from .sparse_rows import FLOATS as SPARSE_FLOATS
-from .sparse_rows import HEADER, INEQS, KEPT
+from .sparse_rows import HEADER, KEPT
 from .sparse_rows import INTS as SPARSE_INTS
 from .working_set import FLOATS, INTS, MOST, SWEEPS
 

@@ -98,9 +98,7 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     free = distance > PIVOT_TOL
     coord_free = coord_distance > PIVOT_TOL
     implied_rows, implied_coords = np.flatnonzero(~free), np.flatnonzero(~coord_free)
-    implied = np.concatenate(
-        [implied_rows, m + others, m + p + implied_coords]
-    ).astype(np.int64)
+    implied = np.concatenate([implied_rows, m + others, m + p + implied_coords]).astype(np.int64)
     fixed = np.concatenate([rows[implied_rows], eq[others], np.eye(n)[implied_coords]])
     reduced[~free] = 0.0
     coord_inv = np.divide(1.0, coord_distance, out=np.zeros_like(coord_distance), where=coord_free)
