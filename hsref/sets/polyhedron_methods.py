@@ -120,7 +120,9 @@ def _active_set_kernel(C: Polyhedron) -> Kernel:
     n = C.size
     reduction = reduction_of(C)
     k_e = len(reduction.basis)
-    most = int(reduction.layout[MOST])
+    most, sweeps = int(reduction.layout[MOST]), int(reduction.layout[SWEEPS])
+    # One row a step, or a few sweeps and factorisations of about half the rows.
+    steps = 0.5 * most * most * (m + most) if not sweeps else sweeps * m * m + most**3 / 12
     return Kernel(
         "Polyhedron",
         polyhedron_project,
@@ -136,7 +138,7 @@ def _active_set_kernel(C: Polyhedron) -> Kernel:
         methods=(C._method.name,),
         tape_floats=max(most * (most + 1) // 2 + most, m + p + n),
         tape_ints=3 + most,
-        cost=2.0 * (m + p) * n + 0.5 * most * most * (m + most),
+        cost=2.0 * (m + p) * n + steps,
         hs_cost=2.0 * n * (most + k_e) + 1.0 * most * most,
     )
 
