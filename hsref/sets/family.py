@@ -308,5 +308,9 @@ def with_matrices(
     )  # fmt: skip
     if count == 1:
         return members[0], rest
+    for one in members[1:]:
+        # Records of one call are put together: all of them are written by one method. What suits
+        # the first matrix is exact for all, and only its speed was chosen.
+        one._cached("method", lambda: members[0]._method)
     which = np.broadcast_to(np.arange(count).reshape(lead), batch_shape).reshape(-1)
     return PolyhedronFamily(members, np.array(which)), rest

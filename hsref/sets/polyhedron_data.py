@@ -147,7 +147,7 @@ def polyhedron_pull(g, tape_f, tape_i, shared, out, work, iwork):
         for r in range(q + 1):
             e[r] += eq_inverse[q, r] * inner[q]
     for q in range(k_e):
-        out[m + eq_ids[q]] = e[q] * eq_inv[q]
+        out[eq_ids[q]] = e[q] * eq_inv[q]
 
 
 @device_function
@@ -166,7 +166,7 @@ def polyhedron_push(g, tape_f, tape_i, shared, out, work, iwork):
     for q in range(k_e):
         total = 0.0
         for r in range(q + 1):
-            total -= eq_inverse[q, r] * g[m + eq_ids[r]] * eq_inv[r]
+            total -= eq_inverse[q, r] * g[eq_ids[r]] * eq_inv[r]
         e[q] = total
     for j in range(n):
         out[j] = 0.0
