@@ -17,6 +17,7 @@ _HOMES = {
     "projection": ".solve",
     "Projection": ".record",
     "Residuals": ".record",
+    "WarmStart": ".record",
     "HSJacobian": ".jacobian",
     "hs_jacobian_set": ".jacobian",
     "Status": "._codes",
@@ -45,6 +46,7 @@ __all__ = [
     "Projection",
     "Residuals",
     "Status",
+    "WarmStart",
     "WeightedNorm",
     "__version__",
     "hs_jacobian_set",
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     from ._codes import Status
     from .jacobian import HSJacobian, hs_jacobian_set
     from .quadratic import quadratic_program
-    from .record import Projection, Residuals
+    from .record import Projection, Residuals, WarmStart
     from .saddle import DegenerateDataGradientError
     from .sets import *  # noqa: F403
     from .sets.base import ConstraintFlags, InfeasibleError, Multipliers, PolyhedralSet

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .jacobian import check_selection
-from .record import Projection
+from .record import Projection, WarmStart
 from .sets.base import PolyhedralSet
 
 ACTIVE_TOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
@@ -176,10 +176,21 @@ def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) 
 def as_start(
     start: Any, C: PolyhedralSet, batch_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
+    if isinstance(start, WarmStart):
+        record = start.record
+        fits = (
+            record is not None
+            and record.batch_shape == batch_shape
+            and record.set.shape == C.shape
+            and C._accepts_start(record.set)
+        )
+        start = record if fits else None
     if start is None:
         return None
     if not isinstance(start, Projection):
-        raise TypeError(f"start must be a Projection record; got {type(start).__name__}.")
+        raise TypeError(
+            f"start must be a Projection record or a WarmStart; got {type(start).__name__}."
+        )
     if start.batch_shape != batch_shape or start.set.shape != C.shape:
         raise ValueError(
             f"start is a record of batch {start.batch_shape} onto {start.set!r}; expected batch "

@@ -28,7 +28,7 @@ from ._input import (
 )
 from .data_gradients import check_names, field_shape, pull_to, push
 from .jacobian import HSJacobian
-from .record import Projection
+from .record import Projection, WarmStart
 from .sets.base import InfeasibleError, PolyhedralSet
 
 
@@ -56,7 +56,7 @@ def project(
     device: str | None = None,
     n_threads: int | None = None,
     on_infeasible: str = "raise",
-    start: Projection | None = None,
+    start: Projection | WarmStart | None = None,
     selection: str = "active",
     degenerate_data: str = "raise",
     **data: Any,
@@ -85,8 +85,11 @@ def project(
         environment variable ``HSREF_NUM_THREADS``. The result does not depend on it.
     on_infeasible : {"raise", "nan"}
         Whether an empty set raises, or gives NaN and a zero gradient for that sample.
-    start : Projection, optional
-        A previous record for the same set and batch, whose working sets the solver starts from.
+    start : Projection or WarmStart, optional
+        A previous record for the same set and batch, whose working sets the solver starts from,
+        sample by sample; or a :class:`hsref.WarmStart`, which keeps the last record for a loop.
+        Answers agree with those of a cold start to rounding. General polyhedra and what is built
+        on them make use of it; closed forms have no use for one and ignore it.
     selection : {"active", "working", "support"}
         Which active rows define the derivative; see :class:`hsref.HSJacobian`.
     degenerate_data : {"raise", "minimum_norm"}
@@ -163,8 +166,8 @@ def project(
             f"x is a {kind} array, and this version has no bridge for it: pass a NumPy array, or "
             "use projection(x, C).jacobian() inside a custom function of that framework."
         )
-    record = _solve(x, C, options, data, keep=False)
-    return as_kind(record, x)
+    found = _solve(x, C, options, data, keep=False)
+    return as_kind(found.y.copy() if isinstance(found, Projection) else found, x)
 
 
 def projection(
@@ -174,7 +177,7 @@ def projection(
     device: str | None = None,
     n_threads: int | None = None,
     on_infeasible: str = "raise",
-    start: Projection | None = None,
+    start: Projection | WarmStart | None = None,
     selection: str = "active",
     degenerate_data: str = "raise",
     **data: Any,
@@ -412,6 +415,8 @@ def _solve(
     if not isinstance(C, PolyhedralSet):
         raise TypeError(f"C must be a set such as hsref.Simplex(3); got {type(C).__name__}.")
     check_options(options)
+    memory = options["start"]
+    keep = keep or isinstance(memory, WarmStart)
     array = as_points(x, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]
     flat = np.ascontiguousarray(array).reshape(-1, C.size)
@@ -439,7 +444,10 @@ def _solve(
         return record if keep else record.y.copy()
     if not keep:
         return raw.y.reshape(array.shape)
-    return Projection(solver, flat, batch_shape, raw, replaced, packed, options["selection"])
+    record = Projection(solver, flat, batch_shape, raw, replaced, packed, options["selection"])
+    if isinstance(memory, WarmStart):
+        memory.record = record
+    return record
 
 
 def _solve_resident(
