@@ -34,8 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from .hs_set import MAX_SUBSETS, Element, EnumerationError
+from .hs_set import Element
 from .linear import kernel_projectors
+from .local import MAX_SUBSETS, EnumerationError
 from .rows import RANK_TOL, HRows, rows_of, span
 from .subject import image
 
@@ -62,6 +63,11 @@ class TangentFaces:
     masks: np.ndarray
     directions: np.ndarray
     V: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self.masks.nbytes + self.directions.nbytes + self.V.nbytes
 
     def maximising(self, r: np.ndarray, tol: float = RAY_TOL) -> np.ndarray:
         """Return which faces lie in F_r for residuals r of shape (P, n); shape (P, f) of bool.

@@ -32,8 +32,9 @@ from .tasks import OWN, Task, run_task
 
 DEFAULT_POINTS = 500
 AGAIN = "the same command goes on where this run stopped."
-CHUNK = 400
-"""Points in one task; a constant, because the random numbers of a task depend on it."""
+CHUNK = 8000
+"""Points in one task at most. Points that share an active set are handled together, so a task wants
+many; a constant, because the random numbers of a task depend on it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def plan(
             kinds = kinds_of(name) if mine is None else kinds_of("")
             each = max(2, -(-points // len(kinds)))
             for k, kind in enumerate(kinds):
-                for chunk, start in enumerate(range(0, each, CHUNK)):
-                    count = min(CHUNK, each - start)
+                pieces = -(-each // CHUNK)
+                for chunk in range(pieces):
+                    count = each * (chunk + 1) // pieces - each * chunk // pieces
                     task = Task(statement.id, name, kind, chunk, count, seed, mine)
                     tasks.append(((chunk, k, s, c), task))
     # workers that start together then compile the routines of different sets
