@@ -29,7 +29,7 @@ class EnumerationError(ValueError):
     """Too many active rows to enumerate their subsets."""
 
 
-KEPT_BYTES = 2**26
+KEPT_BYTES = 2**25
 """What a cache of enumerations may hold; beyond it the one used longest ago is dropped."""
 
 

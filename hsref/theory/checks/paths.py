@@ -176,7 +176,7 @@ def networks(cases: Cases, rng: np.random.Generator) -> Outcome:
     return out
 
 
-def _along(net: Network, P: int, rounds: int = 40, budget: int = 60) -> np.ndarray:
+def _along(net: Network, P: int, rounds: int = 80, budget: int = 60) -> np.ndarray:
     """Return the error of the identity on each path.
 
     Panels on which Gauss–Legendre does not reproduce the difference of φ are cut around the place
@@ -187,6 +187,7 @@ def _along(net: Network, P: int, rounds: int = 40, budget: int = 60) -> np.ndarr
     path = np.repeat(np.arange(P), 4)
     a = np.tile(np.arange(4) / 4.0, P)
     b = a + 0.25
+    halve = np.zeros(len(a), dtype=bool)
     total, spent = np.zeros(P), np.zeros(P)
 
     def at(path: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -212,31 +213,34 @@ def _along(net: Network, P: int, rounds: int = 40, budget: int = 60) -> np.ndarr
         np.add.at(total, path[done], error[done])
         todo = ~done
         path, a, b = path[todo], a[todo], b[todo]
-        left, right = _around_kink(a, b, rate[todo], change[todo])
+        left, right = _around_kink(a, b, rate[todo], change[todo], halve[todo])
+        parent = np.tile(b - a, 3)
         path, a, b = (
             np.tile(path, 3),
             np.concatenate([a, left, right]),
             np.concatenate([left, right, b]),
         )
+        # where the guess did not help the next cut is in the middle
+        halve = b - a > 0.51 * parent
         some = b > a
-        path, a, b = path[some], a[some], b[some]
+        path, a, b, halve = path[some], a[some], b[some], halve[some]
     np.add.at(total, path, b - a)
     return np.abs(total) / size
 
 
 def _around_kink(
-    a: np.ndarray, b: np.ndarray, rate: np.ndarray, change: np.ndarray
+    a: np.ndarray, b: np.ndarray, rate: np.ndarray, change: np.ndarray, halve: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where to cut panels: on both sides of the kink, if there is one between two slopes.
 
     With slope L before it and R behind it, φ changes by L s + R (1 - s) over a panel of length 1
     whose kink is at s; curvature moves that estimate by the order of the panel's length. A panel
-    without such an s is halved.
+    without such an s is halved, and so are those marked.
     """
     width = b - a
     with np.errstate(divide="ignore", invalid="ignore"):
         s = (change / width - rate[:, -1]) / (rate[:, 0] - rate[:, -1])
-    found = (s > 0.0) & (s < 1.0)
+    found = (s > 0.0) & (s < 1.0) & ~halve
     reach = np.clip(2.0 * width, 2e-3, 0.2)
     left = np.where(found, np.maximum(s - reach, 0.0), 0.5)
     right = np.where(found, np.minimum(s + reach, 1.0), 0.5)
