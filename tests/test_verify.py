@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 import hsref
 from hsref import theory
-from hsref.theory import catalogue, journal, tasks, verify
+from hsref.theory import catalogue, journal, problems, tasks, verify
+from hsref.theory.checks import beyond
 from hsref.theory.rows import rows_of
 
 QUICK = {"sets": ["Box", "Simplex"], "statements": ["T1", "T3", "T4", "T9"], "points": 84}
@@ -72,6 +74,49 @@ def test_statements_about_no_set(tmp_path):
     done = verify.run(sets=[], statements=["X1", "C1", "N1"], out=tmp_path)
     assert done.verdict, [str(row) for row in done.failures]
     assert {r.kind for r in done.rows if r.statement == "N1"} == set(theory.NON_CONSERVATIVE)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for name, wrong in theory.NON_CONSERVATIVE.items():
+        assert f"| {name} | {wrong.why} |" in text
+    assert (tmp_path / "impostors.png").stat().st_size > 0
+    for row in done.rows:
+        if row.statement == "N1":
+            wrong, right = (row.notes[k] for k in (beyond.IMPOSTOR_ERROR, beyond.LAYER_ERROR))
+            assert right < 1e-12 < beyond.LEAST_ERROR < wrong, row.kind
+
+
+def test_the_share_of_dead_starts_is_shown_with_its_step_sizes(tmp_path, monkeypatch):
+    short = functools.partial(problems.dead_starts, steps=300)
+    monkeypatch.setattr(beyond, "dead_starts", short)
+    done = verify.run(sets=[], statements=["D1"], out=tmp_path)
+    at = {r.kind: r.notes["share that ends at a vertex"] for r in done.rows}
+    assert at["0.05"] == 0.0
+    assert at["0.05"] < at["0.6"] < at["1.5"] < at["3"]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "size 2/(k + 4)^0.6, 400 runs a row" in text
+    assert "![Where runs end, by the scale of their starts.](dead_starts.png)" in text
+
+
+def test_named_sets_leave_out_what_is_about_no_set(tmp_path, monkeypatch):
+    planned = []
+
+    def plan(sets, statements, *_):
+        planned[:] = statements
+        return []
+
+    monkeypatch.setattr(verify, "plan", plan)
+    verify.run(sets=["Box"], out=tmp_path / "a")
+    assert planned == [f"T{i}" for i in range(1, 15)]
+    verify.run(out=tmp_path / "b")
+    assert planned == list(theory.STATEMENTS)
+    verify.run(sets=["Box"], statements=["P2"], out=tmp_path / "c")
+    assert planned == ["P2"]
+
+
+def test_the_help_says_which_statements_named_sets_get(capsys):
+    with pytest.raises(SystemExit):
+        verify.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "with --sets, those that are about sets, which the training runs are not" in said
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from .linear import CONE_TOL, blocks, kernel_projectors
+from .linear import CONE_TOL, blocks
 from .rows import RANK_TOL, HRows
 
 MAX_SUBSETS = 8192
@@ -233,7 +233,8 @@ def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> Loc
             "use is_hs_element, which needs no enumeration."
         )
     G = rows.off_equalities(rows.G[index])
-    masks, pinvs = [np.zeros((1, k), dtype=bool)], [np.zeros((1, n, k))]
+    base = np.eye(n) - rows.Q @ rows.Q.T
+    masks, pinvs, Vs = [np.zeros((1, k), dtype=bool)], [np.zeros((1, n, k))], [base[None]]
     for size in range(1, top + 1):
         picks = np.array(list(combinations(range(k), size)))
         U, s, Vt = np.linalg.svd(G[picks], full_matrices=False)
@@ -246,12 +247,10 @@ def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> Loc
         pinv[np.arange(len(picks))[:, None], :, picks] = small.transpose(0, 2, 1)
         masks.append(mask)
         pinvs.append(pinv)
-    mask = np.concatenate(masks)
-    full = np.zeros((len(mask), rows.m), dtype=bool)
-    full[:, index] = mask
-    V = kernel_projectors(rows, full)
+        Vs.append(base - np.einsum("sri,srj->sij", Vt, Vt))
+    V = np.concatenate(Vs)
     group, first = _equal_matrices(V)
-    return LocalRows(rows, index, mask, np.concatenate(pinvs), V, group, V[first])
+    return LocalRows(rows, index, np.concatenate(masks), np.concatenate(pinvs), V, group, V[first])
 
 
 def _equal_matrices(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
