@@ -136,8 +136,26 @@ def serial(tmp_path_factory):
     return content(folder)
 
 
-def test_processes_give_the_same_bits(serial, tmp_path):
-    verify.run(**QUICK, out=tmp_path, executor="processes", workers=2)
+def interrupted(folder, **options):
+    """Stop a run in the middle, as Ctrl-C does, with some of its results on disk."""
+
+    def stop(done, total, failed):
+        if done == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify.run(**QUICK, out=folder, progress=stop, **options)
+    assert not (folder / "report.json").exists()
+
+
+def resumed(folder):
+    return json.loads((folder / "report.json").read_text("utf-8"))["run"]["resumed"]
+
+
+def test_processes_give_the_same_bits_also_after_an_interrupt(serial, tmp_path):
+    interrupted(tmp_path, executor="processes", workers=2)
+    verify.run(**QUICK, out=tmp_path)  # where another executor goes on
+    assert resumed(tmp_path) >= 17
     assert content(tmp_path) == serial
 
 
@@ -160,7 +178,9 @@ def test_a_dask_cluster_gives_the_same_bits(serial, tmp_path):
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as cluster:
         address = cluster.scheduler_address.removeprefix("tcp://")
+        interrupted(tmp_path, executor=f"dask://{address}")
         verify.run(**QUICK, out=tmp_path, executor=f"dask://{address}")
+    assert resumed(tmp_path) >= 17
     assert content(tmp_path) == serial
 
 
@@ -182,19 +202,12 @@ def test_the_numbers_of_a_task_do_not_depend_on_the_other_tasks():
 
 
 def test_an_interrupted_run_goes_on(serial, tmp_path):
-    def interrupt(done, total, failed):
-        if done == 17:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        verify.run(**QUICK, out=tmp_path, progress=interrupt)
-    assert not (tmp_path / "report.json").exists()
+    interrupted(tmp_path)
     seen = []
     verify.run(**QUICK, out=tmp_path, progress=lambda done, total, failed: seen.append(done))
     assert seen[0] == 18, "nothing that was done is done again"
     assert content(tmp_path) == serial
-    resumed = json.loads((tmp_path / "report.json").read_text("utf-8"))["run"]["resumed"]
-    assert resumed == 17
+    assert resumed(tmp_path) == 17
     # a finished folder is only reported again
     verify.run(**QUICK, out=tmp_path, progress=lambda *_: pytest.fail("nothing is left to do"))
     assert content(tmp_path) == serial

@@ -6,13 +6,14 @@ handled together, in blocks whose size bounds the memory.
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from math import comb
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -29,8 +30,8 @@ class EnumerationError(ValueError):
     """Too many active rows to enumerate their subsets."""
 
 
-KEPT_BYTES = 2**25
-"""What a cache of enumerations may hold; beyond it the one used longest ago is dropped."""
+KEPT_BYTES = 2**28
+"""What all enumerations of a process may hold together; the one used longest ago is dropped."""
 
 
 class _Sized(Protocol):
@@ -39,29 +40,34 @@ class _Sized(Protocol):
 
 
 T = TypeVar("T", bound=_Sized)
+_ITEMS: OrderedDict[tuple[int, bytes], _Sized] = OrderedDict()
+_LOCK = threading.Lock()
+_NUMBERS = itertools.count()
 
 
 class Kept(Generic[T]):
-    """What was worked out for active sets, as much of it as fits into `KEPT_BYTES`."""
+    """What was worked out for active sets, as much of it as fits into `KEPT_BYTES` of all."""
+
+    bytes = 0
 
     def __init__(self) -> None:
-        self._items: OrderedDict[bytes, T] = OrderedDict()
-        self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._items)
+        self._number = next(_NUMBERS)
 
     def get(self, mask: np.ndarray, make: Callable[[], T]) -> T:
         """Return what belongs to an active set, made anew if it is not kept."""
-        key = mask.tobytes()
-        found = self._items.get(key)
-        if found is not None:
-            self._items.move_to_end(key)
-            return found
-        found = self._items[key] = make()
-        self.bytes += found.size
-        while self.bytes > KEPT_BYTES and len(self._items) > 1:
-            self.bytes -= self._items.popitem(last=False)[1].size
+        key = (self._number, mask.tobytes())
+        with _LOCK:
+            found = cast("T | None", _ITEMS.get(key))
+            if found is not None:
+                _ITEMS.move_to_end(key)
+                return found
+        found = make()
+        with _LOCK:
+            if key not in _ITEMS:
+                _ITEMS[key] = found
+                Kept.bytes += found.size
+            while Kept.bytes > KEPT_BYTES and len(_ITEMS) > 1:
+                Kept.bytes -= _ITEMS.popitem(last=False)[1].size
         return found
 
 
@@ -202,7 +208,7 @@ def subset_count(rows: HRows, k: int) -> int:
 
 
 def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> LocalRows:
-    """Enumerate the independent subsets of an active set and their projectors.
+    r"""Enumerate the independent subsets of an active set and their projectors.
 
     Parameters
     ----------
@@ -220,12 +226,15 @@ def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> Loc
 
     Notes
     -----
-    Batched singular value decompositions over the subsets of each size; cost O(2^k n³) for k
-    active rows.
+    Subsets grow by one row a at a time. With u = V_K a ≠ 0 and c = u/‖u‖²,
+
+    .. math:: V_{K\cup a} = V_K - c\,u^T, \qquad
+              M_{K\cup a}^+ = [\,M_K^+ - c\,a^TM_K^+,\ c\,],
+
+    which is Greville's formula for a row that is independent of the others; O(n (n + k)) a subset.
     """
     index = np.flatnonzero(active)
     k, n = len(index), rows.n
-    top = min(k, n - rows.Q.shape[1])
     count = subset_count(rows, k)
     if count > limit:
         raise EnumerationError(
@@ -233,35 +242,55 @@ def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> Loc
             "use is_hs_element, which needs no enumeration."
         )
     G = rows.off_equalities(rows.G[index])
-    base = np.eye(n) - rows.Q @ rows.Q.T
-    masks, pinvs, Vs = [np.zeros((1, k), dtype=bool)], [np.zeros((1, n, k))], [base[None]]
-    for size in range(1, top + 1):
-        picks = np.array(list(combinations(range(k), size)))
-        U, s, Vt = np.linalg.svd(G[picks], full_matrices=False)
-        good = s[:, -1] > RANK_TOL
-        picks, U, s, Vt = picks[good], U[good], s[good], Vt[good]
-        mask = np.zeros((len(picks), k), dtype=bool)
-        np.put_along_axis(mask, picks, True, axis=1)
-        pinv = np.zeros((len(picks), n, k))
-        small = np.einsum("sji,sj,skj->sik", Vt, 1.0 / s, U)
-        pinv[np.arange(len(picks))[:, None], :, picks] = small.transpose(0, 2, 1)
-        masks.append(mask)
-        pinvs.append(pinv)
-        Vs.append(base - np.einsum("sri,srj->sij", Vt, Vt))
-    V = np.concatenate(Vs)
+    masks, pinvs = np.zeros((1, k), dtype=bool), np.zeros((1, n, k))
+    V, last = (np.eye(n) - rows.Q @ rows.Q.T)[None], np.array([-1])
+    levels = [(masks, pinvs, V)]
+    for _ in range(min(k, n - rows.Q.shape[1])):
+        parent, new = np.nonzero(np.arange(k) > last[:, None])
+        u = np.einsum("sij,sj->si", V[parent], G[new])
+        # what the first product leaves of the rows in K is round-off of it; not of the second
+        u = np.einsum("sij,sj->si", V[parent], u)
+        length = np.einsum("si,si->s", u, u)
+        good = length > RANK_TOL**2
+        parent, new, u, length = parent[good], new[good], u[good], length[good]
+        if not len(parent):
+            break
+        column = u / length[:, None]
+        pinvs = pinvs[parent]
+        pinvs -= column[:, :, None] * np.einsum("si,sik->sk", G[new], pinvs)[:, None]
+        pinvs[np.arange(len(new)), :, new] = column
+        V = V[parent] - column[:, :, None] * u[:, None]
+        masks = masks[parent]
+        masks[np.arange(len(new)), new] = True
+        last = new
+        levels.append((masks, pinvs, V))
+    masks, pinvs, V = (np.concatenate(parts) for parts in zip(*levels))
     group, first = _equal_matrices(V)
-    return LocalRows(rows, index, np.concatenate(masks), np.concatenate(pinvs), V, group, V[first])
+    return LocalRows(rows, index, masks, pinvs, V, group, V[first])
 
 
 def _equal_matrices(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Group equal matrices (up to round-off): the group of each, and one member of each group."""
+    """Group equal matrices (up to round-off): the group of each, and one member of each group.
+
+    Equal ones have equal products with any fixed vector, so only neighbours in the order of one
+    such product have to be compared.
+    """
     flat = V.reshape(len(V), -1)
-    group = np.full(len(V), -1)
-    first: list[int] = []
-    for i in range(len(V)):
-        if group[i] >= 0:
-            continue
-        same = np.abs(flat[i:] - flat[i]).max(axis=1, initial=0.0) <= MEMBERSHIP_TOL
-        group[i:][same] = len(first)
-        first.append(i)
-    return group, np.array(first, dtype=int)
+    weights = np.cos(1.0 + np.arange(flat.shape[1], dtype=np.float64) ** 2)
+    key = flat @ weights
+    order = np.argsort(key, kind="stable")
+    far = np.diff(key[order]) > MEMBERSHIP_TOL * np.abs(weights).sum()
+    starts = np.concatenate([[0], np.flatnonzero(far) + 1])
+    smallest = np.minimum.reduceat(order, starts)
+    chain = np.cumsum(np.concatenate([[0], far]))
+    member = np.empty(len(V), dtype=int)
+    member[order] = smallest[chain]
+    wrong = np.abs(flat - flat[member]).max(axis=1, initial=0.0) > MEMBERSHIP_TOL
+    for c in np.unique(chain[wrong[order]]):
+        rest = np.sort(order[chain == c])
+        while len(rest):
+            apart = np.abs(flat[rest] - flat[rest[0]]).max(axis=1, initial=0.0) > MEMBERSHIP_TOL
+            member[rest[~apart]] = rest[0]
+            rest = rest[apart]
+    first, group = np.unique(member, return_inverse=True)
+    return group.ravel(), first

@@ -101,11 +101,16 @@ class Faces:
 
 def nearest(V: np.ndarray, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each matrix the nearest element and its distance, the largest entry."""
-    which, gap = np.zeros(len(V), dtype=int), np.full(len(V), np.inf)
-    for at in blocks(len(V), elements.size):
-        apart = np.abs(V[at, None] - elements).max(axis=(2, 3))
-        which[at] = np.argmin(apart, axis=1)
-        gap[at] = apart[np.arange(len(apart)), which[at]]
+    flat, others = V.reshape(len(V), -1), elements.reshape(len(elements), -1)
+    size = np.einsum("gi,gi->g", others, others)
+    which = np.empty(len(V), dtype=int)
+    for at in blocks(len(V), len(others)):
+        which[at] = np.argmin(size - 2.0 * (flat[at] @ others.T), axis=1)
+    gap = np.abs(flat - others[which]).max(axis=1, initial=0.0)
+    # nearest in the sum of squares; where that is not nearly zero the largest entry has its say
+    for i in np.flatnonzero(gap > 1e-9):
+        apart = np.abs(others - flat[i]).max(axis=1)
+        which[i], gap[i] = np.argmin(apart), apart.min()
     return which, gap
 
 

@@ -17,6 +17,8 @@ from ._outcome import Outcome, cache_of, largest
 
 LOOP = 4
 """Corners of the closed polygons."""
+STRETCH = 0.4
+"""Length of a path through a network, in units of a normal step: a few kinks on each."""
 
 
 def segments(cases: Cases, rng: np.random.Generator) -> Outcome:
@@ -117,6 +119,7 @@ class Network:
         self.C, self.n, self.q = cases.C, n, q
         self.x = cases.x[paths]
         self.start, self.move = rng.normal(size=(2, P, q))
+        self.move *= STRETCH
         W = rng.normal(size=(P, n, q))
         V = kernel_projectors(rows, rows.active(images(cases.C, self.x)))
         V[::2] = np.eye(n)
