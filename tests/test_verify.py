@@ -6,14 +6,15 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import hsref
 from hsref import theory
-from hsref.theory import catalogue, journal, problems, tasks, verify
-from hsref.theory.checks import beyond
+from hsref.theory import catalogue, journal, local, planted, problems, tasks, verify
+from hsref.theory.checks import beyond, elements
 from hsref.theory.rows import rows_of
 
 QUICK = {"sets": ["Box", "Simplex"], "statements": ["T1", "T3", "T4", "T9"], "points": 84}
@@ -432,3 +433,39 @@ def test_a_stopped_command_says_how_to_go_on(problem, status, words, tmp_path, m
     monkeypatch.setattr(verify, "run", stop)
     assert verify.main(["--out", str(tmp_path)]) == status
     assert words in capsys.readouterr().err
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+class Lump:
+    """Something of ten bytes that is worked out."""
+
+    size = 10
+
+
+def test_what_is_kept_is_bounded_and_what_was_used_last_stays(monkeypatch):
+    monkeypatch.setattr(local, "_ITEMS", type(local._ITEMS)())
+    monkeypatch.setattr(local.Kept, "bytes", 0)
+    monkeypatch.setattr(local, "KEPT_BYTES", 35)
+    first, second = local.Kept(), local.Kept()
+    masks = np.eye(4, dtype=bool)
+    made = [first.get(mask, Lump) for mask in masks[:3]]
+    assert first.get(masks[0], Lump) is made[0]
+    second.get(masks[0], Lump)  # the same active set of another set
+    assert local.Kept.bytes == 30
+    assert first.get(masks[0], Lump) is made[0], "used last"
+    assert first.get(masks[1], Lump) is not made[1], "used longest ago"
+
+
+def test_a_crowded_corner_needs_little_memory():
+    """512 elements of 16 coordinates against as many faces, not all beside one another."""
+    C = hsref.Box(0.0, 1.0, n=16)
+    x = np.where(np.arange(16) < 9, 0.0, 0.5)[None].repeat(2, axis=0)
+    tracemalloc.start()
+    outcome = elements.membership(planted.Cases(C, x, x), np.random.default_rng(0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert outcome.ratio().max() <= 1.0
+    assert outcome.notes["points with too many active rows to enumerate"] == 0
+    assert peak < 2e8

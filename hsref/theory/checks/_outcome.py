@@ -74,14 +74,17 @@ class Outcome:
 class Faces:
     """The faces of a tangent cone, each with the element of the enumeration it belongs to.
 
+    V_K with K a largest independent subset of the rows active on a face has as kernel the span of
+    K; if it takes all rows of the face to zero it is the projector onto the face's directions.
+
     Attributes
     ----------
     faces : TangentFaces or None
         None when there are too many.
     element : ndarray of int, shape (f,)
-        The element nearest to the projector of each face.
+        The element with a largest independent subset of the rows active on each face.
     gap : ndarray, shape (f,)
-        How far it is.
+        The largest entry it makes of these rows.
     """
 
     def __init__(self, local: LocalRows, limit: int) -> None:
@@ -91,7 +94,16 @@ class Faces:
         except EnumerationError:
             self.faces = None
             return
-        self.element, self.gap = nearest(self.faces.V, local.elements)
+        closed = self.faces.masks[:, local.index]
+        sizes = local.masks.sum(axis=1)
+        self.element, self.gap = np.empty(len(closed), dtype=int), np.empty(len(closed))
+        G = local.rows.off_equalities(local.rows.G[local.index])
+        for at in blocks(len(closed), max(len(sizes), local.rows.n**2)):
+            outside = (~closed[at]).astype(np.float32) @ local.masks.T.astype(np.float32)
+            best = np.argmax(np.where(outside == 0.0, sizes, -1), axis=1)
+            self.element[at] = local.group[best]
+            made = np.abs(local.V[best] @ G.T).max(axis=1) if len(G) else np.zeros(closed[at].shape)
+            self.gap[at] = np.max(made * closed[at], axis=1, initial=0.0)
 
     @property
     def size(self) -> int:

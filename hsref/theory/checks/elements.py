@@ -146,7 +146,7 @@ def limits(cases: Cases, rng: np.random.Generator) -> Outcome:
         near[at] = radius(rows, local, r, y[at])
         faces = cache.faces_at(local).faces
         if faces is not None:
-            for block in blocks(len(at), len(faces.V)):
+            for block in blocks(len(at), len(faces.masks)):
                 single[at[block]] = faces.maximising(r[block]).sum(axis=1) == 1
     pushed = cases.x + 0.5 * active.astype(np.float64) @ rows.G
     scale = rows.scale(pushed)
