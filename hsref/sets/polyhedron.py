@@ -32,6 +32,7 @@ from .base import (
     as_count,
     as_parameter,
 )
+from .data_rule import basis_flags
 from .polyhedron_data import PULL, PUSH, run_rhs
 from .polyhedron_methods import Method, choose_method, reduction_of, row_counts
 
@@ -218,7 +219,7 @@ class Polyhedron(PolyhedralSet):
 
     def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
         if not self._method.factored_rows:
-            return super()._basis_flags(raw)
+            return basis_flags(self, raw)
         m, p = self._row_counts()
         n, batch = self.size, len(raw.status)
         flags = np.zeros((batch, m + p + 2 * n), bool)
