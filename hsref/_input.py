@@ -17,11 +17,14 @@ from .sets.base import PolyhedralSet
 ACTIVE_TOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
 """Relative slack under which a row counts as active, by the dtype of x."""
 
+MATRICES = ("A_ub", "A_eq", "H")
+"""Matrices that a call may replace."""
+
 BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 """Frameworks whose arrays are recognised (by the module of their type)."""
 
 
-def kind_of(x: Any) -> str:
+def kind_of(x: Any, name: str = "x") -> str:
     """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists."""
     root = type(x).__module__.partition(".")[0]
     if root == "autograd":
@@ -32,21 +35,32 @@ def kind_of(x: Any) -> str:
         return "cuda"
     if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
         raise TypeError(
-            "x is a list that holds arrays of another framework; stack them there first so that "
-            "their gradients are kept."
+            f"{name} is a list that holds arrays of another framework; stack them there first so "
+            "that their gradients are kept."
         )
     return "numpy"
 
 
-def refuse_gradients(data: Mapping[str, Any]) -> None:
+def refuse_gradients(data: Mapping[str, Any], owner: str = "project") -> None:
+    """Raise a sentence for a parameter whose gradient (or device) would be dropped."""
     for name, value in data.items():
-        if kind_of(value) == "cuda":
+        kind = kind_of(value, name)
+        if kind == "cuda":
             raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
-        if kind_of(value) != "numpy":
+        if kind == "autograd":
             raise TypeError(
-                f"{name} carries gradients, and derivatives in the data of a set are not "
-                "available: pass its value, or differentiate with respect to x alone."
+                f"{name} carries gradients, which {owner} would drop: use project(), or pass the "
+                "value alone."
             )
+        if kind != "numpy":
+            raise TypeError(
+                f"{name} is a {kind} array and x is not: give both as arrays of one framework."
+            )
+
+
+def has_traced(data: Mapping[str, Any]) -> bool:
+    """Return whether a parameter is traced by autograd."""
+    return any(kind_of(value, name) == "autograd" for name, value in data.items())
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -130,6 +144,23 @@ def as_data(
     return out
 
 
+def take_matrices(
+    C: PolyhedralSet, data: Mapping[str, Any], dtype: np.dtype, batch_shape: tuple[int, ...]
+) -> tuple[PolyhedralSet, Mapping[str, Any]]:
+    """Return the set with the matrices of this call, and the data without them."""
+    names = [name for name in MATRICES if name in data]
+    if not names:
+        return C, data
+    given = {}
+    for name in names:
+        array = np.asarray(data[name])
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}.")
+        given[name] = array.astype(dtype).astype(np.float64)
+    rest = {name: value for name, value in data.items() if name not in names}
+    return C._with_matrices(given, rest, batch_shape)
+
+
 def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
     """Return the data rows of the kernel, shape (1, P) or (B, P)."""
     if not replaced:
@@ -154,8 +185,11 @@ def as_start(
             f"start is a record of batch {start.batch_shape} onto {start.set!r}; expected batch "
             f"{batch_shape} onto {C!r}."
         )
-    if start.set.kernel.project_point is not C.kernel.project_point:
-        raise ValueError(f"start was made by another algorithm ({start.method}) than {C!r} uses.")
+    if not C._accepts_start(start.set):
+        raise ValueError(
+            f"start is a record onto {start.set!r}, made by another algorithm or with other rows "
+            f"than {C!r} has: its working sets mean nothing here."
+        )
     return C._warm_start(start._raw)
 
 

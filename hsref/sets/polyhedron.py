@@ -22,8 +22,17 @@ from typing import Any
 import numpy as np
 
 from .._batch import Kernel, RawRecord
-from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
-from .polyhedron_methods import Method, choose_method, row_counts
+from .base import (
+    ConstraintFlags,
+    DataField,
+    Multipliers,
+    PolyhedralSet,
+    Rows,
+    as_count,
+    as_parameter,
+)
+from .polyhedron_data import PULL, PUSH, run_rhs
+from .polyhedron_methods import ELIMINATED, Method, choose_method, row_counts
 
 
 class Polyhedron(PolyhedralSet):
@@ -200,11 +209,34 @@ class Polyhedron(PolyhedralSet):
 
         return Rows(self.A_ub, get("b_ub"), self.A_eq, get("b_eq"), get("lower"), get("upper"))
 
+    def _all_rows(self) -> np.ndarray:
+        """Return [A_eq; A_ub] with a batch axis in front, shape (1, p + m, n)."""
+        none = np.zeros((0, self.size))
+        parts = [none if rows is None else rows for rows in (self.A_eq, self.A_ub)]
+        return np.concatenate(parts)[None]
+
+    def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+        return self._method.basis_flags(self, raw)
+
+    def _with_matrices(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        data: Mapping[str, Any],
+        batch_shape: tuple[int, ...],
+    ) -> tuple[PolyhedralSet, dict[str, Any]]:
+        from .family import with_matrices
+
+        return with_matrices(self, matrices, data, batch_shape)
+
     # -- solving --------------------------------------------------------------------------------
 
     @property
     def _method(self) -> Method:
         return self._cached("method", lambda: choose_method(self))
+
+    def _solve_by(self, method: Method) -> None:
+        """Settle the method before the first solve; for sets whose records must be alike."""
+        self._cached("method", lambda: method)
 
     def _row_counts(self) -> tuple[int, int]:
         return row_counts(self)
@@ -214,6 +246,39 @@ class Polyhedron(PolyhedralSet):
 
     def _warm_start(self, record: RawRecord) -> tuple[np.ndarray, np.ndarray] | None:
         return self._method.warm_start(record)
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        if self._method is ELIMINATED:
+            return super()._data_pull(raw, data, g, names)
+        lead, batch, n = g.shape
+        sizes = [f.size for f in self._fields]
+        found = run_rhs(
+            PULL, self.kernel.shared, raw, g.reshape(-1, n), sum(sizes), self.kernel.hs_cost
+        )
+        parts = np.split(found, np.cumsum(sizes)[:-1], axis=1)
+        return {
+            f.name: part.reshape((lead, batch, *f.shape))
+            for f, part in zip(self._fields, parts, strict=True)
+        }
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        if self._method is ELIMINATED:
+            return super()._data_push(raw, data, tangents)
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        rows = [
+            np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
+            for f in self._fields
+        ]
+        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        found = run_rhs(PUSH, self.kernel.shared, raw, flat, self.size, self.kernel.hs_cost)
+        return found.reshape(lead, batch, self.size)
 
     # -- decoding a record ----------------------------------------------------------------------
 
