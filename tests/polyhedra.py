@@ -11,7 +11,7 @@ from hsref.sets.polyhedron_methods import Method
 def solved_by(method: Method, description: dict) -> hsref.Polyhedron:
     """Return the polyhedron, projected onto by the given method whatever its own choice."""
     C = hsref.Polyhedron(**description)
-    C._cache["method"] = method
+    C._solve_by(method)
     return C
 
 

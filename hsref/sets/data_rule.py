@@ -22,7 +22,6 @@ import numpy as np
 
 from .._batch import RawRecord
 from .._codes import MASK_ACTIVE, MASK_WORKING, SOLVED
-from .base import ConstraintFlags
 
 if TYPE_CHECKING:
     from .base import PolyhedralSet
@@ -163,20 +162,6 @@ def bases(C: PolyhedralSet, raw: RawRecord) -> Iterator[Basis]:
             solved[order[ends[q] : ends[q + 1]]], matrix, p,
             tuple(f[i] for f in active), tuple(f[i] for f in working),
         )  # fmt: skip
-
-
-def basis_flags(C: PolyhedralSet, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
-    """Return which rows those bases hold: equalities, (B, p), and the other constraints."""
-    m, p = C._row_counts()
-    batch, n = len(raw.status), C.size
-    rows = np.zeros((batch, p + m), bool)
-    lower, upper = np.zeros((batch, n), bool), np.zeros((batch, n), bool)
-    for part in bases(C, raw):
-        at = part.samples[:, None]
-        rows[at, part.rows] = True
-        lower[at, part.lower] = True
-        upper[at, part.upper] = True
-    return rows[:, :p], ConstraintFlags(rows[:, p:], lower, upper)
 
 
 def _basis(

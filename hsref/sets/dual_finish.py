@@ -318,7 +318,7 @@ def inner(x, steps, limit, lay, shared, work, iwork):
 
 
 @device_function
-def finish(x, steps, lay, shared, work, iwork):
+def finish(x, x_size, steps, lay, shared, work, iwork):
     """Solve from the multipliers nu; returns (k, left, steps, status), writes y, K and F."""
     side, nu, g = work[lay[SIDE] : lay[NU]], work[lay[NU] : lay[GRAD]], work[lay[GRAD] : lay[STEP]]
     scale, y, t = work[lay[SCALE] : lay[ALONG]], work[lay[Y] : lay[W]], work[lay[T] : lay[Y]]
@@ -327,6 +327,8 @@ def finish(x, steps, lay, shared, work, iwork):
     in_set, state = iwork[lay[IN_SET] : lay[STATE]], iwork[lay[STATE] : lay[INTS]]
     restart(x, lay, shared, work, iwork)
     limit = steps + 100 + 4 * (side.shape[0] + t.shape[0])
+    # At the apex of a cone y is pure rounding: nothing below this fraction of x is meant.
+    floor = 1e-6 * EPS * x_size
     tol = PRIMAL_TOL
     outer = 0
     while True:
@@ -348,7 +350,7 @@ def finish(x, steps, lay, shared, work, iwork):
                 bound = high[j] if y[j] > high[j] else low[j]
                 over = y[j] - high[j] if y[j] > high[j] else low[j] - y[j]
                 if over > 0.0:
-                    allowed = BOUND_TOL * (abs(y[j]) + abs(bound))
+                    allowed = BOUND_TOL * (abs(y[j]) + abs(bound)) + floor
                     if slack > 0.0:
                         allowed += slack * room[j]
                     if over > allowed:
@@ -365,10 +367,11 @@ def finish(x, steps, lay, shared, work, iwork):
         for i in range(side.shape[0]):
             reach = abs(side[i]) + size
             if in_set[i] == 1:
-                if side[i] < np.inf and reach > 0.0:
+                # Near an apex y may vanish; round-off of x itself is then all that is left.
+                if abs(g[i]) > 64.0 * EPS * x_size:
                     off = max(off, abs(g[i]) / reach)
-            elif side[i] < np.inf and -g[i] > worst * tol * (reach + scale[i]):
-                worst = -g[i] / (tol * (reach + scale[i]))
+            elif side[i] < np.inf and -g[i] > worst * (tol * (reach + scale[i]) + floor):
+                worst = -g[i] / (tol * (reach + scale[i]) + floor)
                 row = i
         if row == side.shape[0]:
             return k, left, steps, SOLVED if off <= GIVE_UP_TOL else MAX_STEPS

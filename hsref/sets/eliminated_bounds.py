@@ -138,7 +138,7 @@ def eliminated_project(x, data, shared, active_tol, y, code, dual, info, margin,
                 if outcome != CONVERGED or attempt == 1:
                     for i in range(nu.shape[0]):
                         nu[i] = 0.0
-                k, left, steps, status = finish(x, steps, lay, shared, work, iwork)
+                k, left, steps, status = finish(x, x_size, steps, lay, shared, work, iwork)
                 if status == SOLVED or status == PRIMAL_INFEASIBLE or outcome != CONVERGED:
                     break
             if status == SOLVED:

@@ -17,6 +17,7 @@ from .._codes import INFO_SIZE
 from .assemble import ranges
 from .base import ConstraintFlags, Multipliers, PolyhedralSet
 from .polyhedron import Polyhedron
+from .polyhedron_methods import DUAL_ACTIVE_SET
 
 
 class PolyhedronFamily(PolyhedralSet):
@@ -36,6 +37,11 @@ class PolyhedronFamily(PolyhedralSet):
     def __init__(self, members: tuple[PolyhedralSet, ...], which: np.ndarray) -> None:
         self.members = members
         self.which = which
+        for one in members:
+            # One record for all: the method may not depend on the entries of each matrix.
+            inner = one if isinstance(one, Polyhedron) else getattr(one, "_inner", None)
+            if isinstance(inner, Polyhedron):
+                inner._solve_by(DUAL_ACTIVE_SET)
         fields = members[0]._fields
         self._freeze(shape=members[0].shape, fields=fields)
 
@@ -308,9 +314,5 @@ def with_matrices(
     )  # fmt: skip
     if count == 1:
         return members[0], rest
-    for one in members[1:]:
-        # Records of one call are put together: all of them are written by one method. What suits
-        # the first matrix is exact for all, and only its speed was chosen.
-        one._cached("method", lambda: members[0]._method)
     which = np.broadcast_to(np.arange(count).reshape(lead), batch_shape).reshape(-1)
     return PolyhedronFamily(members, np.array(which)), rest

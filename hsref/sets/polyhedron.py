@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from .._batch import Kernel, RawRecord
-from .._codes import INFO_TAPE_INTS
 from .base import (
     ConstraintFlags,
     DataField,
@@ -32,9 +31,8 @@ from .base import (
     as_count,
     as_parameter,
 )
-from .data_rule import basis_flags
 from .polyhedron_data import PULL, PUSH, run_rhs
-from .polyhedron_methods import Method, choose_method, reduction_of, row_counts
+from .polyhedron_methods import ELIMINATED, Method, choose_method, row_counts
 
 
 class Polyhedron(PolyhedralSet):
@@ -218,22 +216,7 @@ class Polyhedron(PolyhedralSet):
         return np.concatenate(parts)[None]
 
     def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
-        if not self._method.factored_rows:
-            return basis_flags(self, raw)
-        m, p = self._row_counts()
-        n, batch = self.size, len(raw.status)
-        flags = np.zeros((batch, m + p + 2 * n), bool)
-        has = np.flatnonzero(raw.info[:, INFO_TAPE_INTS] >= 3)
-        first = raw.at_i[:-1][has]
-        count = raw.tape_i[first + 2].astype(np.int64)
-        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        flags[np.repeat(has, count), raw.tape_i[np.repeat(first + 3, count) + place]] = True
-        eq = np.zeros((batch, p), bool)
-        reduction = reduction_of(self)
-        eq[:, reduction.eq_ids[: len(reduction.basis)] - m] = True
-        ends = (m, m + p, m + p + n)
-        ub, _, lower, upper = np.split(flags, ends, axis=1)
-        return eq, ConstraintFlags(ub, lower, upper)
+        return self._method.basis_flags(self, raw)
 
     def _with_matrices(
         self,
@@ -251,6 +234,10 @@ class Polyhedron(PolyhedralSet):
     def _method(self) -> Method:
         return self._cached("method", lambda: choose_method(self))
 
+    def _solve_by(self, method: Method) -> None:
+        """Settle the method before the first solve; for sets whose records must be alike."""
+        self._cached("method", lambda: method)
+
     def _row_counts(self) -> tuple[int, int]:
         return row_counts(self)
 
@@ -266,7 +253,7 @@ class Polyhedron(PolyhedralSet):
     def _data_pull(
         self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        if not self._method.factored_rows:
+        if self._method is ELIMINATED:
             return super()._data_pull(raw, data, g, names)
         lead, batch, n = g.shape
         sizes = [f.size for f in self._fields]
@@ -282,7 +269,7 @@ class Polyhedron(PolyhedralSet):
     def _data_push(
         self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        if not self._method.factored_rows:
+        if self._method is ELIMINATED:
             return super()._data_push(raw, data, tangents)
         lead, batch = next(iter(tangents.values())).shape[:2]
         rows = [

@@ -25,7 +25,7 @@ import numpy as np
 from .._batch import RawRecord, readonly, run_chunks
 from .._codes import SOLVED
 from .._jit import DeviceFunction, device_function, specialise
-from .packed_factor import factor_times, factor_transpose_times
+from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
     remove_equality_part,
@@ -34,9 +34,6 @@ from .working_rows import (
     subtract_rows,
 )
 from .working_set import SIZE
-
-FLAT_FACTOR = 30.0
-"""Largest diagonal entry of T up to which one pass is exact to round-off."""
 
 
 @device_function

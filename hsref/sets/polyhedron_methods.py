@@ -14,7 +14,8 @@ import numpy as np
 
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS, WORKING_LOWER, WORKING_UPPER
-from .base import Multipliers
+from .base import ConstraintFlags, Multipliers
+from .data_rule import bases
 from .eliminated_bounds import eliminated_hs, eliminated_project
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows, sparse_rows
@@ -33,17 +34,13 @@ SPARSE_COLUMN = 6.0
 
 
 class Method(NamedTuple):
-    """One algorithm: its name in records, its kernel, and the reading of its records.
-
-    ``factored_rows`` tells that a tape holds the factor of an independent basis of all active rows,
-    which is what derivatives in the data need.
-    """
+    """One algorithm: its name in records, its kernel, and the reading of its records."""
 
     name: str
     kernel: Callable[[Any], Kernel]
     multipliers: Callable[[Any, RawRecord, np.ndarray], Multipliers]
     warm_start: Callable[[RawRecord], tuple[np.ndarray, np.ndarray] | None]
-    factored_rows: bool
+    basis_flags: Callable[[Any, RawRecord], tuple[np.ndarray, ConstraintFlags]]
 
 
 def choose_method(C: Polyhedron) -> Method:
@@ -112,9 +109,24 @@ def _eliminated_multipliers(C: Polyhedron, record: RawRecord, x: np.ndarray) -> 
     )
 
 
+def _eliminated_basis(C: Polyhedron, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+    m, p = row_counts(C)
+    n, batch = C.size, len(raw.status)
+    eq, ub = np.zeros((batch, p), bool), np.zeros((batch, m), bool)
+    lower, upper = np.zeros((batch, n), bool), np.zeros((batch, n), bool)
+    for part in bases(C, raw):
+        at = part.samples[:, None]
+        eq[at, part.rows[part.rows < p]] = True
+        ub[at, part.rows[part.rows >= p] - p] = True
+        lower[at, part.lower] = True
+        upper[at, part.upper] = True
+    return eq, ConstraintFlags(ub, lower, upper)
+
+
 ELIMINATED = Method(
-    "bounds eliminated", _eliminated_kernel, _eliminated_multipliers, lambda record: None, False
-)
+    "bounds eliminated", _eliminated_kernel, _eliminated_multipliers, lambda record: None,
+    _eliminated_basis,
+)  # fmt: skip
 
 
 # -- dual active set ------------------------------------------------------------------------------
@@ -186,8 +198,24 @@ def _active_set_start(record: RawRecord) -> tuple[np.ndarray, np.ndarray]:
     return offsets, record.tape_i[take]
 
 
+def _active_set_basis(C: Polyhedron, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+    m, p = row_counts(C)
+    n, batch = C.size, len(raw.status)
+    flags = np.zeros((batch, m + p + 2 * n), bool)
+    has = np.flatnonzero(raw.info[:, INFO_TAPE_INTS] >= 3)
+    first = raw.at_i[:-1][has]
+    count = raw.tape_i[first + 2].astype(np.int64)
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    flags[np.repeat(has, count), raw.tape_i[np.repeat(first + 3, count) + place]] = True
+    reduction = reduction_of(C)
+    flags[:, reduction.eq_ids[: len(reduction.basis)]] = True
+    ub, eq, lower, upper = np.split(flags, (m, m + p, m + p + n), axis=1)
+    return eq, ConstraintFlags(ub, lower, upper)
+
+
 DUAL_ACTIVE_SET = Method(
-    "dual active set", _active_set_kernel, _active_set_multipliers, _active_set_start, True
-)
+    "dual active set", _active_set_kernel, _active_set_multipliers, _active_set_start,
+    _active_set_basis,
+)  # fmt: skip
 # The same routines: where the layout holds a number of sweeps they begin with block exchanges.
 BLOCK_ACTIVE_SET = DUAL_ACTIVE_SET._replace(name="block active set")
