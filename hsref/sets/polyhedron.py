@@ -276,7 +276,8 @@ class Polyhedron(PolyhedralSet):
             np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
             for f in self._fields
         ]
-        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        flat = np.concatenate(rows, axis=-1)
+        flat = flat.reshape(lead * batch, flat.shape[-1])
         found = run_rhs(PUSH, self.kernel.shared, raw, flat, self.size, self.kernel.hs_cost)
         return found.reshape(lead, batch, self.size)
 
