@@ -6,7 +6,11 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,6 +407,25 @@ def test_a_mutated_device_function_fails(tmp_path, monkeypatch):
     C.__dict__["_cache"]["kernel"] = wrong
     done = verify.run(sets={"Simplex": [C]}, statements=["T3", "T8"], points=42, out=tmp_path)
     assert {row.statement for row in done.failures} == {"T3", "T8"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a mutation lives in a fork of its own")
+@pytest.mark.parametrize("name", ["Simplex", "Polyhedron"])
+def test_mutated_code_fails(name, tmp_path):
+    """The four mutations in the device functions themselves, run without a compiler."""
+    script = Path(__file__).with_name("code_mutations.py")
+    package = Path(hsref.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, str(script), name, str(tmp_path)],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(package)},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("none") == 0
+    # the polish alone mends a start that was left early
+    assert found.pop("loose start", 0) == 0
+    assert found == dict.fromkeys(["swapped sign", "dropped row", "no polish", "transposed"], 1)
 
 
 def test_an_exception_is_a_failure_with_its_points_saved(tmp_path, monkeypatch):
