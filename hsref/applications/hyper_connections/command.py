@@ -67,8 +67,9 @@ def run(
         config = config.quick()
         if arguments.seeds is not None:
             changes["depth_seeds"] = (0,)
-    if "steps" in changes:
-        changes["warmup"] = min(config.warmup, int(changes["steps"]) // 4)  # type: ignore[call-overload]
+    if arguments.steps is not None:
+        changes["warmup"] = min(config.warmup, arguments.steps // 4)
+        changes["every"] = max(1, min(config.every, arguments.steps // 10))
     config = dataclasses.replace(config, **changes)
     need("matplotlib")
     make_problem(config)

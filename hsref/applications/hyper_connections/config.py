@@ -96,18 +96,18 @@ class HyperConfig:
     alpha: float = 0.01
     iterations: int = 20
     batch_size: int = 128
-    steps: int = 1500
+    steps: int = 2500
     warmup: int = 100
     clip: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.99
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     depth_seeds: tuple[int, ...] = (0, 1)
     tuning_seeds: tuple[int, ...] = (1000,)
     fraction: float = 0.1
     split_seed: int = 0
-    scored: int = 16384
+    scored: int = 8192
     every: int = 100
 
     def __post_init__(self) -> None:

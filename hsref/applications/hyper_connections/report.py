@@ -256,7 +256,8 @@ def _answer(result: HyperResult) -> str:
         lines.append(
             f"**Gradients.** After training {100 * entry['dead_fraction']:.2f} % of the "
             f"projections end at a vertex (dead: no gradient passes), "
-            f"{100 * entry['boundary_fraction']:.1f} % on the boundary; mean rank of the HS-Jacobian {entry['mean_rank']:.2f} of {full}."
+            f"{100 * entry['boundary_fraction']:.1f} % on the boundary; mean rank of the "
+            f"HS-Jacobian {entry['mean_rank']:.2f} of {full}."
         )
     gains = ", ".join(
         f"{LABELS[arm]} {result.arm(arm)['validation'].get('gain_max', np.nan):.3g}"
