@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from autograd import grad, value_and_grad
 
+from hsref import cli
 from hsref.applications import InputError, hyper_connections
 from hsref.applications._training import best_rate, sweep
 from hsref.applications.hyper_connections import HyperConfig, mixing, running
@@ -392,6 +393,73 @@ def test_a_verdict_claims_no_more_than_the_numbers_carry(result):
     assert same.verdict() == "no difference can be claimed"
     few = dataclasses.replace(compare(worse, "sinkhorn"), topics_clear=False)
     assert "whatever the seed, but" in few.verdict()
+
+
+def test_a_diverged_run_is_named_and_claims_nothing(result, tmp_path):
+    runs = dict(result.runs)
+    broken = {"train": {"loss": np.inf}, "validation": {"loss": np.inf}}
+    for arm, depth, k in (("unconstrained", 2, 0), ("sinkhorn", 2, 1), ("residual", 1, 0)):
+        runs[arm, depth] = list(runs[arm, depth])
+        runs[arm, depth][k] = dataclasses.replace(
+            runs[arm, depth][k], figures=broken, diverged=True
+        )
+    costs = {arm: cost for arm, cost in result.costs.items() if arm != "unconstrained"}
+    lost = dataclasses.replace(result, runs=runs, costs=costs)
+    text = (lost.save(tmp_path) / "report.md").read_text(encoding="utf-8")
+    assert "Diverged runs: " in text
+    assert "unconstrained at 2 blocks, seed 0" in text
+    assert "a run of one of them diverged" in compare(lost, "sinkhorn").verdict()
+    assert "nan" not in text
+    assert "inf" not in text.replace("information", "")
+    json.loads((tmp_path / "results.json").read_text())
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_an_interrupted_command_goes_on_and_says_how(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = dataclasses.replace(SMALL, depths=(), learning_rates=(1e-2,), seeds=(0,))
+    monkeypatch.setattr(HyperConfig, "quick", lambda self: tiny)
+    measure, count = running._measure, [0]
+
+    def stop(*arguments):
+        count[0] += 1
+        if count[0] == 4:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(running, "_measure", stop)
+    command = ["train", "hyper-connections", "--quick"]
+    assert cli.main(command) == 130
+    told = capsys.readouterr().err
+    assert "goes on from here." in told
+    assert "--out hsref-hyper-connections" in told.replace(str(tmp_path) + "/", "")
+    assert cli.main([*command, "--out", "hsref-hyper-connections"]) == 0
+    assert count[0] == 3 + 1 + 7  # three runs had been finished
+    folder = tmp_path / "hsref-hyper-connections"
+    assert "3 of its runs an earlier call had finished" in (folder / "report.md").read_text("utf-8")
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--seeds", "0"], "--seeds must lie between 1 and 1000; got 0."),
+        (["--steps", "0"], "steps must be a whole number of at least 1; got 0."),
+        (["--depths", "2,x"], "--depths must be whole numbers with commas between them; got 2,x."),
+        (["--epsilon", "0"], "epsilon must lie in (0, 1]; at 0 the mixing matrices"),
+        (["--out", "FILE"], "is a file, not a folder."),
+    ],
+)
+def test_the_command_refuses_in_one_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    assert cli.main(["train", "hyper-connections", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("\n") == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["FILE"]
 
 
 # -- bad input ------------------------------------------------------------------------------------

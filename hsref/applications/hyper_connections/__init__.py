@@ -98,7 +98,7 @@ class HyperResult:
         for part in ("train", "validation"):
             figures = [run.figures[part] for run in runs]
             merged: dict[str, Any] = {}
-            for key in figures[0]:
+            for key in dict.fromkeys(key for one in figures for key in one):
                 values = [one[key] for one in figures if key in one]
                 merged[key] = max(values) if key in LARGEST else np.mean(values, axis=0).tolist()
             merged["loss_se"] = mean_and_error([one["loss"] for one in figures])[1]

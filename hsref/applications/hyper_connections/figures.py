@@ -50,14 +50,14 @@ def _runs(result: HyperResult, arm: str) -> list[Any]:
     return [run for run in result.runs[arm, result.problem.config.depth] if not run.diverged]
 
 
-def _curve(axes: Any, arm: str, x: Any, values: np.ndarray, **style: Any) -> None:
+def _curve(axes: Any, arm: str, x: Any, values: np.ndarray) -> None:
     """Draw the mean of the rows of `values`, with its standard error where there are several."""
     spread = [mean_and_error(column) for column in values.T]
     mean = np.array([one[0] for one in spread])
     error = np.nan_to_num(np.array([one[1] for one in spread]))
     colour, line, _ = STYLES[arm]
-    axes.plot(x, mean, line, color=colour, linewidth=2.2, label=LABELS[arm], **style)
-    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, mean, line, color=colour, linewidth=2.2, label=LABELS[arm])
+    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
 
 
 def draw_loss(result: HyperResult) -> Any:
@@ -107,18 +107,26 @@ def draw_training(result: HyperResult) -> Any:
 
 def draw_gain(result: HyperResult) -> Any:
     """Draw the largest row sum of the product of the first k mixing matrices against k."""
-    drawing, axes = figure("Composite gain: the largest row sum of |H_k ··· H_1|")
+    drawing, axes = figure(r"Composite gain: the largest row sum of $|H_k \cdots H_1|$")
     for arm in ARMS[:-1]:
         runs = _runs(result, arm)
         if runs:
             gains = np.array([run.figures["validation"]["gain_by_block"] for run in runs])
-            _curve(axes, arm, np.arange(1, gains.shape[1] + 1), gains)
+            blocks, (colour, line, marker) = np.arange(1, gains.shape[1] + 1), STYLES[arm]
+            # hollow marks of different shapes: arms that hold the constraint lie on one line
+            axes.plot(
+                blocks, np.median(gains, axis=0), line, color=colour, linewidth=2.0,
+                marker=marker, markersize=9, markerfacecolor="none", label=LABELS[arm],
+            )  # fmt: skip
+            axes.fill_between(
+                blocks, gains.min(axis=0), gains.max(axis=0), color=colour, alpha=0.15, linewidth=0
+            )
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.8), max(high, 1.25))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("block k")
-    axes.set_ylabel("gain (mean over windows and seeds)")
+    axes.set_ylabel("gain, mean over windows\n(median, least and largest of seeds)")
     axes.legend(frameon=False, fontsize=9.5)
     return drawing
 
@@ -140,10 +148,10 @@ def draw_rank(result: HyperResult) -> Any:
             axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0
             )
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.15)
     axes.set_xlabel("step")
     axes.set_ylabel("fraction (mean, least and largest of seeds)")
-    axes.legend(frameon=False, fontsize=9.5, loc="center right")
+    axes.legend(frameon=False, fontsize=9.5, loc="upper center", ncol=3)
     return drawing
 
 

@@ -259,10 +259,7 @@ def _answer(result: HyperResult) -> str:
             f"{100 * entry['boundary_fraction']:.1f} % on the boundary; mean rank of the "
             f"HS-Jacobian {entry['mean_rank']:.2f} of {full}."
         )
-    gains = ", ".join(
-        f"{LABELS[arm]} {result.arm(arm)['validation'].get('gain_max', np.nan):.3g}"
-        for arm in ARMS[:-1]
-    )
+    gains = ", ".join(f"{LABELS[arm]} {_gain(result.arm(arm)['validation'])}" for arm in ARMS[:-1])
     lines.append(f"**Composite gain**, worst window, direction and seed: {gains}.")
     if "projection" in result.costs:
         costs = ", ".join(
@@ -274,6 +271,11 @@ def _answer(result: HyperResult) -> str:
                else ".")
         )  # fmt: skip
     return "\n\n".join(lines)
+
+
+def _gain(figures: dict[str, Any]) -> str:
+    """Return the worst gain with three digits, for what matters is how far from 1 it is."""
+    return f"{figures['gain_max']:.3g}" if "gain_max" in figures else "–"
 
 
 def _claims(result: HyperResult) -> str:
@@ -302,7 +304,7 @@ def _arms(result: HyperResult) -> str:
                 with_error(before["loss"], before["loss_se"], 4),
                 with_error(after["loss"], after["loss_se"], 4),
                 number(after.get("gain"), 3) if streams else "–",
-                power(after.get("gain_max", np.inf)) if streams else "–",
+                _gain(after) if streams else "–",
                 power(after.get("row_error", np.inf)) if streams else "–",
                 power(after.get("column_error", np.inf)) if streams else "–",
                 number(before["gradient_norm"], 3),
@@ -369,18 +371,17 @@ def _depths(result: HyperResult) -> str:
         for arm in ARMS:
             entry = result.arm(arm, depth)
             after = entry["validation"]
-            difference = paired(
-                result.losses("projection", depth),
-                result.losses(arm, depth),
-            )
+            ours, theirs = result.losses("projection", depth), result.losses(arm, depth)
+            whole = np.isfinite(ours).all() and np.isfinite(theirs).all()
+            difference = paired(ours, theirs) if whole else (np.nan, np.nan)
             rows.append(
                 [
                     f"{depth} blocks, {LABELS[arm]}",
                     f"{len(entry['seeds'])}",
                     with_error(after["loss"], after["loss_se"], 4),
-                    "–" if arm == "projection" else signed(difference[0], difference[1], 4),
+                    "–" if arm == "projection" else signed(*difference[:2], 4),
                     number(entry["train"]["gradient_norm"], 3),
-                    power(after.get("gain_max", np.inf)) if arm != "residual" else "–",
+                    _gain(after) if arm != "residual" else "–",
                     number(after.get("dead_fraction"), 4),
                     number(after.get("mean_rank"), 2),
                     f"{1e3 * entry['train']['step_seconds']:.1f}",
