@@ -101,7 +101,7 @@ class HyperConfig:
     clip: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.99
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     depth_seeds: tuple[int, ...] = (0, 1)
     tuning_seeds: tuple[int, ...] = (1000,)

@@ -69,10 +69,7 @@ class Mixing:
 @functools.cache
 def birkhoff(n: int) -> Any:
     """Return the set of doubly stochastic n × n matrices."""
-    ones, unit = np.ones((1, n)), np.eye(n)
-    # the last column sum follows from the others
-    rows = np.vstack([np.kron(unit, ones), np.kron(ones, unit)[:-1]])
-    return hsref.Polyhedron(A_eq=rows, b_eq=np.ones(2 * n - 1), lower=0.0)
+    return hsref.Birkhoff(n)
 
 
 @functools.cache

@@ -44,8 +44,9 @@ def protocol(result: HyperResult, command: str = "") -> str:
         "scale and start closer to the identity, which is a vertex, where a Euclidean projection "
         "could not learn.",
         f"Sinkhorn: exp, then {config.iterations} rounds of columns and rows, differentiated "
-        "exactly; the reverse pass computes the iterates again. Permutations: softmax weights of "
-        f"all {n}! matrices.",
+        "exactly; the reverse pass computes the iterates again. Projection: "
+        f'`hsref.project` onto `hsref.Birkhoff({n})`, element "active" of the HS-Jacobian. '
+        f"Permutations: softmax weights of all {n}! matrices.",
         f"Training: Adam (β = {config.beta1:g}, {config.beta2:g}), {config.steps} steps of "
         f"{config.batch_size} random windows ({passes:.2f} "
         f"times the training text), step size up over {config.warmup} steps and down along a "
@@ -55,6 +56,14 @@ def protocol(result: HyperResult, command: str = "") -> str:
         f"{list(config.tuning_seeds)}, from one grid, at {config.depth} blocks. The validation "
         "topics chose nothing.",
     ]
+    least, most = min(config.learning_rates), max(config.learning_rates)
+    edge = [
+        LABELS[arm]
+        for arm in ARMS
+        if len(config.learning_rates) > 1
+        and result.runs[arm, config.depth][0].task.learning_rate in (least, most)
+    ]
+    points.append(f"Chosen at an end of the grid: {', '.join(edge) or 'none'}.")
     diverged = [
         f"{LABELS[arm]} at {depth} blocks, seed {run.task.seed}"
         for (arm, depth), runs in result.runs.items()
