@@ -228,6 +228,15 @@ def test_sinkhorn_agrees_with_the_iteration_written_out():
         assert abs((up - down) / (2 * h) - np.sum(slope * v)) < 1e-7
 
 
+def test_sinkhorn_takes_logits_far_apart():
+    s = np.array([[[0.0, 1000.0], [0.0, 1001.0]]])  # exp of the differences overflows
+    slope = grad(lambda s: mixing.anp.sum(sinkhorn(s, 20) * np.array([[1.0, 2.0], [3.0, 5.0]])))(s)
+    assert np.isfinite(sinkhorn(s, 20)).all()
+    assert_close(sinkhorn(s, 20), sinkhorn(s - np.array([0.0, 1000.0]), 20), "agree")
+    assert np.isfinite(slope).all()
+    assert np.abs(slope).max() > 0.1
+
+
 # -- the network ----------------------------------------------------------------------------------
 
 

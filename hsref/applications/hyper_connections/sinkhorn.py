@@ -19,12 +19,12 @@ def sinkhorn_forward(s, iterations, out):
     """Write to `out` (B, n, n) the iterates of exp(s): columns, then rows, `iterations` times."""
     count, n, _ = s.shape
     for b in range(count):
-        top = s[b, 0, 0]
-        for i in range(n):
-            for j in range(n):
+        # what is taken from a column cancels in the first division, and keeps exp from overflow
+        for j in range(n):
+            top = s[b, 0, j]
+            for i in range(n):
                 top = max(top, s[b, i, j])
-        for i in range(n):
-            for j in range(n):
+            for i in range(n):
                 out[b, i, j] = np.exp(s[b, i, j] - top)
         for _ in range(iterations):
             for j in range(n):
@@ -50,12 +50,11 @@ def sinkhorn_reverse(s, iterations, g, out, halves, totals):
     """
     count, n, _ = s.shape
     for b in range(count):
-        top = s[b, 0, 0]
-        for i in range(n):
-            for j in range(n):
+        for j in range(n):
+            top = s[b, 0, j]
+            for i in range(n):
                 top = max(top, s[b, i, j])
-        for i in range(n):
-            for j in range(n):
+            for i in range(n):
                 halves[0, i, j] = np.exp(s[b, i, j] - top)
                 out[b, i, j] = g[b, i, j]
         for k in range(2 * iterations):
