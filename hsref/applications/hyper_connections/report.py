@@ -261,6 +261,8 @@ def _answer(result: HyperResult) -> str:
         )
     gains = ", ".join(f"{LABELS[arm]} {_gain(result.arm(arm)['validation'])}" for arm in ARMS[:-1])
     lines.append(f"**Composite gain**, worst window, direction and seed: {gains}.")
+    if result.problem.config.depths:
+        lines.append(_depth_line(result))
     if "projection" in result.costs:
         costs = ", ".join(
             f"{LABELS[arm]} {1e3 * cost.seconds:.1f} ms" for arm, cost in result.costs.items()
@@ -271,6 +273,30 @@ def _answer(result: HyperResult) -> str:
                else ".")
         )  # fmt: skip
     return "\n\n".join(lines)
+
+
+def _depth_line(result: HyperResult) -> str:
+    """Return who is first at which depth, and whether depth paid at all."""
+    config = result.problem.config
+    depths = sorted({config.depth, *config.depths})
+    means = {
+        (arm, depth): float(np.mean(result.losses(arm, depth))) for arm in ARMS for depth in depths
+    }
+    parts = []
+    for depth in depths:
+        first = min(ARMS, key=lambda arm, depth=depth: means[arm, depth])
+        ours = "" if first == "projection" else f", projection {means['projection', depth]:.4f}"
+        parts.append(f"{depth} blocks {LABELS[first]} {means[first, depth]:.4f}{ours}")
+    ours_at = [f"{means['projection', depth]:.4f}" for depth in depths]
+    arm, depth = min(means, key=lambda key: means[key])
+    return (
+        f"**Depth.** Lowest mean validation loss at each depth: {'; '.join(parts)}. The lowest of "
+        f"all is that of {LABELS[arm]} with {depth} blocks; plain residual networks have "
+        + ", ".join(f"{means['residual', d]:.4f} at {d}" for d in depths)
+        + " blocks, projection "
+        + ", ".join(ours_at)
+        + "."
+    )
 
 
 def _gain(figures: dict[str, Any]) -> str:
