@@ -73,6 +73,8 @@ class HyperResult:
         Wall time of this call; of its last part, if it was interrupted.
     resumed : int
         Runs that an earlier call had finished.
+    processor_seconds : float
+        In the training steps of all runs, tuning and earlier calls included.
     """
 
     problem: Problem
@@ -81,6 +83,7 @@ class HyperResult:
     costs: dict[str, Any]
     seconds: float
     resumed: int = 0
+    processor_seconds: float = 0.0
 
     def losses(self, arm: str, depth: int | None = None, part: str = "validation") -> np.ndarray:
         """Return the loss of each seed, nats a character, shape (k,)."""
@@ -229,5 +232,13 @@ def train(
         if not runs[arm, config.depth][0].diverged
     }
     costs = running.measure_costs(problem, trained)
-    resumed = sum(run.resumed for run in (*scored, *found))
-    return HyperResult(problem, runs, tuning, costs, time.perf_counter() - begun, resumed)
+    every = (*scored, *found)
+    return HyperResult(
+        problem,
+        runs,
+        tuning,
+        costs,
+        seconds=time.perf_counter() - begun,
+        resumed=sum(run.resumed for run in every),
+        processor_seconds=sum(run.step_seconds * run.history[-1]["step"] for run in every),
+    )

@@ -186,6 +186,7 @@ def details(result: HyperResult) -> dict[str, Any]:
         "costs": {arm: cost.as_dict() for arm, cost in result.costs.items()},
         "seconds": result.seconds,
         "resumed": result.resumed,
+        "processor_seconds": result.processor_seconds,
     }
 
 
@@ -268,10 +269,15 @@ def _answer(result: HyperResult) -> str:
             f"{LABELS[arm]} {1e3 * cost.seconds:.1f} ms" for arm, cost in result.costs.items()
         )
         lines.append(
-            f"**What it cost.** One training step: {costs}. This call took {result.seconds:.0f} s"
-            + (f"; {result.resumed} of its runs an earlier call had finished." if result.resumed
-               else ".")
-        )  # fmt: skip
+            f"**What it cost.** One training step: {costs}. All runs together took "
+            f"{result.processor_seconds:.0f} s of processor time in training steps. This call took "
+            f"{result.seconds:.0f} s"
+            + (
+                f"; {result.resumed} of its runs an earlier call had finished."
+                if result.resumed
+                else "."
+            )
+        )
     return "\n\n".join(lines)
 
 
@@ -285,14 +291,16 @@ def _depth_line(result: HyperResult) -> str:
     parts = []
     for depth in depths:
         first = min(ARMS, key=lambda arm, depth=depth: means[arm, depth])
-        ours = "" if first == "projection" else f", projection {means['projection', depth]:.4f}"
-        parts.append(f"{depth} blocks {LABELS[first]} {means[first, depth]:.4f}{ours}")
-    ours_at = [f"{means['projection', depth]:.4f}" for depth in depths]
+        ours = (
+            "" if first == "projection" else f", projection {number(means['projection', depth], 4)}"
+        )
+        parts.append(f"{depth} blocks {LABELS[first]} {number(means[first, depth], 4)}{ours}")
+    ours_at = [f"{number(means['projection', depth], 4)}" for depth in depths]
     arm, depth = min(means, key=lambda key: means[key])
     return (
         f"**Depth.** Lowest mean validation loss at each depth: {'; '.join(parts)}. The lowest of "
         f"all is that of {LABELS[arm]} with {depth} blocks; plain residual networks have "
-        + ", ".join(f"{means['residual', d]:.4f} at {d}" for d in depths)
+        + ", ".join(f"{number(means['residual', d], 4)} at {d}" for d in depths)
         + " blocks, projection "
         + ", ".join(ours_at)
         + "."
