@@ -255,6 +255,17 @@ def test_the_gradient_of_the_whole_model(problem, arm):
         assert abs((up - down) / (2 * h) - slope @ v) < 1e-7 * np.linalg.norm(slope)
 
 
+@pytest.mark.parametrize("arm", ["projection", "permutations"])
+def test_the_first_and_the_last_matrix_are_inert(problem, arm):
+    # equal streams stay equal, and a mean of streams is kept
+    model = Model(SMALL, arm, problem.text.size, 3)
+    params = model.init(0) + 0.1 * np.random.default_rng(3).standard_normal(model.init(0).size)
+    inputs = problem.text.windows("train", problem.text.spread("train", 9))
+    tree = model.tree(value_and_grad(model.loss)(params, *inputs)[1])
+    slopes = [np.abs(block["links"]["b"][2 * SMALL.streams :]).max() for block in tree["blocks"]]
+    assert max(slopes[0], slopes[2]) < 1e-14 < 1e-5 < slopes[1]
+
+
 def test_one_seed_starts_every_arm_alike(problem):
     trees = {arm: Model(SMALL, arm, problem.text.size, 2) for arm in ARMS}
     trees = {arm: model.tree(model.init(5)) for arm, model in trees.items()}

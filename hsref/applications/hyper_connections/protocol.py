@@ -35,7 +35,11 @@ def protocol(result: HyperResult, command: str = "") -> str:
         f"has as many parameters: {', '.join(f'{LABELS[a]} {w}' for a, w in widths.items())}.",
         f"Connections: {n} streams, copies of the input at the start; gates and mixing matrix "
         "depend on the normalised streams through one linear map with a learned factor that "
-        f"starts at {config.alpha:g}. Gates of block k start turned towards stream k mod {n}.",
+        f"starts at {config.alpha:g}. Gates of block k start turned towards stream k mod {n}. "
+        "Streams are equal before the first block and averaged after the last, so a doubly "
+        "stochastic matrix there changes nothing and gets no gradient; those between do. "
+        "All arms of a seed share initial values, but the permutation arm, whose linear map is "
+        "larger, draws others for it.",
         f"Start of the mixing matrices, the same for every arm: {1 - config.epsilon:g} I + "
         f"{config.epsilon:g}/{n} 11ᵀ, inside the polytope (asserted for the training windows "
         "before the first step). The logits of every arm are scaled so that they move their "
@@ -54,7 +58,9 @@ def protocol(result: HyperResult, command: str = "") -> str:
         f"at {config.depth} blocks, {list(config.depth_seeds)} at {list(config.depths)}.",
         "Learning rate of each arm: least loss on the tuning topics over the seeds "
         f"{list(config.tuning_seeds)}, from one grid, at {config.depth} blocks. The validation "
-        "topics chose nothing.",
+        "topics chose nothing. Between "
+        f"neighbouring rates of close losses the choice is partly luck, with "
+        f"{len(config.tuning_seeds)} tuning seed{'s' * (len(config.tuning_seeds) > 1)}.",
     ]
     least, most = min(config.learning_rates), max(config.learning_rates)
     edge = [

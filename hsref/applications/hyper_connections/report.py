@@ -258,7 +258,11 @@ def _answer(result: HyperResult) -> str:
             f"**Gradients.** After training {100 * entry['dead_fraction']:.2f} % of the "
             f"projections end at a vertex (dead: no gradient passes), "
             f"{100 * entry['boundary_fraction']:.1f} % on the boundary; mean rank of the "
-            f"HS-Jacobian {entry['mean_rank']:.2f} of {full}."
+            f"HS-Jacobian {entry['mean_rank']:.2f} of {full}; by block "
+            f"{', '.join(f'{rank:.2f}' for rank in entry['rank_by_block'])}. The first and the "
+            "last block's matrices are inert by construction and stay inside (see the protocol), "
+            "so what matters is the blocks between: where their rank is near 0, training has "
+            "turned the mixing into fixed permutations."
         )
     gains = ", ".join(f"{LABELS[arm]} {_gain(result.arm(arm)['validation'])}" for arm in ARMS[:-1])
     lines.append(f"**Composite gain**, worst window, direction and seed: {gains}.")
@@ -427,6 +431,8 @@ def _depths(result: HyperResult) -> str:
     ]  # fmt: skip
     return (
         table(header, rows)
-        + f"\n\nThe learning rate of every arm is the one tuned at {config.depth} blocks. Two "
+        + f"\n\nThe learning rate of every arm is the one tuned at {config.depth} blocks. With "
+        "2 blocks no doubly stochastic matrix has any effect (see the protocol): differences "
+        "there come from the learning rate, the other connections and chance. Two "
         "seeds carry no interval worth the name; their differences are shown, and prove nothing."
     )
