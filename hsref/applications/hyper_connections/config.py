@@ -188,7 +188,7 @@ class HyperConfig:
             scored=1024,
             seeds=self.seeds[:2],
             depth_seeds=self.seeds[:1],
-            learning_rates=self.learning_rates[-2:],
+            learning_rates=self.learning_rates[1:3] or self.learning_rates,
         )
 
 
