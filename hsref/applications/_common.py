@@ -193,7 +193,9 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def mean_and_error(values: Any) -> tuple[float, float]:
-    r"""Return the mean of `values` and its standard error (nan for fewer than two values).
+    r"""Return the mean of `values` and its standard error.
+
+    The error is nan for fewer than two values, and where one is not finite.
 
     .. math:: \bar v, \qquad \sqrt{\tfrac{1}{k(k-1)}\textstyle\sum_i (v_i-\bar v)^2}
 
@@ -203,6 +205,6 @@ def mean_and_error(values: Any) -> tuple[float, float]:
     (2.0, 1.0)
     """
     array = np.asarray(values, dtype=float)
-    if array.size < 2:
+    if array.size < 2 or not np.isfinite(array).all():
         return (float(array.mean()) if array.size else math.nan), math.nan
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size))

@@ -65,25 +65,29 @@ def with_error(value: float | None, error: float | None, digits: int = 3) -> str
 
 
 def signed(value: float, error: float, digits: int = 3) -> str:
-    """Return ``+value ± error`` with a true minus sign.
+    """Return ``+value ± error`` with a true minus sign, a dash where there is no value.
 
     Examples
     --------
     >>> signed(-0.5, 0.25, 2)
     '−0.50 ± 0.25'
     """
+    if not math.isfinite(value):
+        return "–"
     sign = "−" if round(value, digits) < 0 else "+"
     return f"{sign}{with_error(abs(value), error, digits)}"
 
 
 def power(value: float) -> str:
-    """Return a size as 0 or in scientific notation with one decimal.
+    """Return a size as 0 or in scientific notation with one decimal, a dash for none.
 
     Examples
     --------
     >>> power(0.0), power(3.5e-16), power(0.35)
     ('0', '3.5e-16', '0.35')
     """
+    if not math.isfinite(value):
+        return "–"
     if value == 0.0:
         return "0"
     return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
