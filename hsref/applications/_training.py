@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ._checkpoint import Checkpoint
+
 
 @dataclass(frozen=True)
 class Task:
@@ -103,6 +105,7 @@ def fit(
     rng: np.random.Generator,
     groups: np.ndarray | None = None,
     after_epoch: Callable[[int, Any], dict[str, float]] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Run minibatch steps.
 
@@ -122,15 +125,23 @@ def fit(
         Examples of one step share a label, see :func:`batches`.
     after_epoch : callable or None
         ``after_epoch(epoch, params)`` returns figures for the history.
+    checkpoint : Checkpoint or None
+        Written after every epoch; where one is found, the run goes on after it and ends with the
+        bits that it would have had without the interruption (times apart).
 
     Returns
     -------
     Fitted
     """
     init, update = optimizer
-    state, history, seconds = init(params), [], 0.0
+    state, history, seconds, first = init(params), [], 0.0, 0
+    saved = None if checkpoint is None else checkpoint.load((params, state))
+    if saved is not None:
+        meta, (params, state) = saved
+        history, seconds, first = meta["history"], meta["seconds"], meta["epoch"] + 1
+        rng.bit_generator.state = meta["rng"]
     gradient(params, np.arange(1))  # the first call may compile; the clock is off
-    for epoch in range(epochs + 1):
+    for epoch in range(first, epochs + 1):
         if epoch:
             begun = time.thread_time()
             for rows in batches(count, batch_size, rng, groups):
@@ -138,6 +149,9 @@ def fit(
             seconds += time.thread_time() - begun
         if after_epoch is not None:
             history.append(after_epoch(epoch, params))
+        if checkpoint is not None:
+            meta = {"epoch": epoch, "history": history, "seconds": seconds}
+            checkpoint.save(meta | {"rng": rng.bit_generator.state}, (params, state))
     return Fitted(params, history, seconds)
 
 
