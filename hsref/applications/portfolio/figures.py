@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._common import mean_and_error
-from .._report import COLOURS, figure, save_figure
+from .._report import COLOURS, band, figure, save_figure
 from .config import ARMS
 
 if TYPE_CHECKING:
@@ -58,16 +57,10 @@ def save_all(result: PortfolioResult, folder: Path) -> list[tuple[str, str]]:
 
 def _band(axes: Any, result: PortfolioResult, arm: str, key: str) -> None:
     """Draw the mean over seeds of one figure of the history, with its standard error."""
-    runs = [[epoch[key] for epoch in run.history] for run in result.seeds[arm]]
-    values = np.array(runs)
-    epochs = np.arange(values.shape[1])
-    spread = [mean_and_error(column) for column in values.T]
-    mean = np.array([one[0] for one in spread])
-    error = np.nan_to_num(np.array([one[1] for one in spread]))
+    values = [[epoch[key] for epoch in run.history] for run in result.seeds[arm]]
     colour, line = STYLES[arm]
     label = f"{LABELS[arm]} (first step {result.seeds[arm][0].learning_rate:g})"
-    axes.plot(epochs, mean, line, color=colour, linewidth=2.2, label=label)
-    axes.fill_between(epochs, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    band(axes, np.arange(len(values[0])), values, colour, linestyle=line, label=label)
 
 
 def _epochs(axes: Any) -> None:
