@@ -68,9 +68,9 @@ class MatchingConfig:
     n: int = 18
     matches: int | None = None
     tolerance: float = 2.0
-    regions: int = 512
+    regions: int = 384
     test_regions: int = 168
-    graphs: int = 48
+    graphs: int = 32
     test_graphs: int = 64
     inliers: int = 15
     noise: float = 0.02
@@ -83,7 +83,7 @@ class MatchingConfig:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning_seeds: tuple[int, ...] = (1000,)
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
-    epochs: int = 15
+    epochs: int = 12
     batch_size: int = 32
     hidden: int = 32
     data_seed: int = 7
@@ -129,11 +129,11 @@ class MatchingConfig:
             self,
             seeds=self.seeds[:2],
             learning_rates=self.learning_rates[1:2] or self.learning_rates,
-            regions=min(self.regions, 96),
+            regions=min(self.regions, 64),
             test_regions=min(self.test_regions, 56),
             graphs=min(self.graphs, 8),
             test_graphs=min(self.test_graphs, 16),
             noises=self.noises[::2],
             outlier_counts=self.outlier_counts[::2],
-            epochs=min(self.epochs, 4),
+            epochs=min(self.epochs, 3),
         )

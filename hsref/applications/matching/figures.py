@@ -10,6 +10,7 @@ import numpy as np
 from .._report import COLOURS, band, figure, panels, save_figure
 from .config import ARMS, TRAINED, WORLDS
 from .problem import data_of
+from .regions import TEST
 
 if TYPE_CHECKING:
     from . import MatchingResult
@@ -174,64 +175,68 @@ def draw_rank(result: MatchingResult) -> Any:
 
 
 def draw_matches(result: MatchingResult) -> Any:
-    """Draw right, wrong and missed matches of one test region a block, on both views."""
-    pair, problem = result.pair, result.problems["images"]
+    """Draw right, wrong and missed matches of one test region a block: left view above right."""
+    problem = result.problems["images"]
     scene, group = problem.scene, data_of(problem).test.groups[0]
     assert scene is not None
     # the first region of every block: blocks share no left keypoint
-    shown = [int(np.flatnonzero(group.block == block)[0]) for block in np.unique(group.block)]
-    height, width = pair.left.shape
-    gap = width // 40
-    canvas = np.ones((height, 2 * width + gap))
-    canvas[:, :width], canvas[:, width + gap :] = pair.left, pair.right
-    edges = np.clip(scene.edges, 0, height)
-    rows = [
+    shown = np.array([np.flatnonzero(group.block == one)[0] for one in np.unique(group.block)])
+    height, width = result.pair.left.shape
+    edges = np.clip(np.rint(scene.edges), 0, height).astype(int)
+    strips = [(edges[band], edges[band + 1]) for band in TEST]
+    gap = width // 16
+    # a panel shows both views of a band, the gap between them, and its share of the title
+    tall = sum(2 * (bottom - top) + gap for top, bottom in strips) / width
+    drawing = panels([""], width=10.4, height=2 * 9.6 * tall + 2.4)[0]
+    drawing.clf()
+    shares = [2 * (bottom - top) + gap for top, bottom in strips]
+    grid = drawing.add_gridspec(2 * len(strips), 1, height_ratios=shares * 2)
+    arms = (
         ("mutual_nearest", result.untrained["images", "mutual_nearest"][1].chosen[0]),
         ("projection", result.runs["images", "projection"][0].test.chosen[0]),
-    ]
-    figures = panels([""], width=10.4, height=2.0 + 10.4 * height / (2 * width))[0]
-    figures.clf()
-    for place, (arm, chosen) in enumerate(rows):
-        axes = figures.add_subplot(2, 1, place + 1)
-        axes.imshow(0.35 + 0.65 * canvas, cmap="gray", vmin=0.0, vmax=1.0)
-        counts = {"right": 0, "wrong": 0, "missed": 0}
-        for k in shown:
-            counts = _draw_region(axes, scene, group, chosen, k, width + gap, counts)
-        for edge in edges[1:-1]:
-            axes.axhline(edge, color=COLOURS["grey"], linewidth=0.6, linestyle=(0, (4, 4)))
-        axes.set_axis_off()
-        axes.set_title(
-            f"{LABELS[arm]}: {counts['right']} right (blue), {counts['wrong']} wrong (orange, "
-            f"dashed), {counts['missed']} missed (black, dotted)",
-            loc="left",
-            fontsize=10.5,
-            fontweight="bold",
-        )
-    return figures
+    )
+    for place, (arm, chosen) in enumerate(arms):
+        truth = group.truth[shown] > 0.0
+        counts = (chosen[shown] & truth, chosen[shown] & ~truth, truth & ~chosen[shown])
+        right, wrong, missed = (int(one.sum()) for one in counts)
+        for row, (top, bottom) in enumerate(strips):
+            axes = drawing.add_subplot(grid[place * len(strips) + row])
+            size = bottom - top
+            canvas = np.ones((2 * size + gap, width))
+            canvas[:size] = 0.35 + 0.65 * result.pair.left[top:bottom]
+            canvas[size + gap :] = 0.35 + 0.65 * result.pair.right[top:bottom]
+            axes.imshow(canvas, cmap="gray", vmin=0.0, vmax=1.0)
+            axes.set_axis_off()
+            for k in shown:
+                row_of = scene.left.place[group.where[k, 0], 0]
+                if top <= row_of < bottom:
+                    _draw_region(axes, scene, group, chosen[k], k, top, size + gap)
+            if row == 0:
+                axes.set_title(
+                    f"{LABELS[arm]}: {right} right (blue), {wrong} wrong (orange, dashed), "
+                    f"{missed} missed (black, dotted)",
+                    loc="left",
+                    fontsize=10.5,
+                    fontweight="bold",
+                )
+    return drawing
 
 
 def _draw_region(
-    axes: Any, scene: Any, group: Any, chosen: np.ndarray, k: int, shift: int, counts: dict
-) -> dict[str, int]:
+    axes: Any, scene: Any, group: Any, chosen: np.ndarray, k: int, top: int, shift: int
+) -> None:
+    """Draw the keypoints and matches of region k, moved up by `top`, right ones down by `shift`."""
     m, _ = group.shape
-    ours, theirs = group.where[k, :m], group.where[k, m:]
+    ours = scene.left.place[group.where[k, :m]] - [top, 0]
+    theirs = scene.right.place[group.where[k, m:]] - [top - shift, 0]
+    for points in (ours, theirs):
+        axes.plot(points[:, 1], points[:, 0], ".", color="black", markersize=2.5)
     truth = group.truth[k] > 0.0
-    looks = {
-        "right": (COLOURS["blue"], "-", 1.1, chosen[k] & truth),
-        "wrong": (COLOURS["vermilion"], "--", 1.1, chosen[k] & ~truth),
-        "missed": ("black", ":", 1.0, truth & ~chosen[k]),
-    }
-    axes.plot(scene.left.place[ours, 1], scene.left.place[ours, 0], ".", color="black", ms=1.5)
-    axes.plot(
-        scene.right.place[theirs, 1] + shift, scene.right.place[theirs, 0], ".", color="black",
-        ms=1.5,
-    )  # fmt: skip
-    for name, (colour, line, thickness, pairs) in looks.items():
+    for colour, line, pairs in (
+        (COLOURS["blue"], "-", chosen & truth),
+        (COLOURS["vermilion"], "--", chosen & ~truth),
+        ("black", ":", truth & ~chosen),
+    ):
         for i, j in np.argwhere(pairs):
-            start, end = scene.left.place[ours[i]], scene.right.place[theirs[j]]
-            axes.plot(
-                [start[1], end[1] + shift], [start[0], end[0]], line, color=colour,
-                linewidth=thickness, alpha=0.85,
-            )  # fmt: skip
-        counts = counts | {name: counts[name] + int(pairs.sum())}
-    return counts
+            ends = np.stack([ours[i], theirs[j]])
+            axes.plot(ends[:, 1], ends[:, 0], line, color=colour, linewidth=1.1, alpha=0.9)

@@ -19,8 +19,8 @@ from .problem import data_of
 if TYPE_CHECKING:
     from . import MatchingResult
 
-EXACT = 1e-12
-"""The largest violation that counts as none."""
+NOUNS = {"images": "regions", "graphs": "graphs"}
+"""What an instance of each world is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _answer(result: MatchingResult) -> str:
     lines.append(
         "**Gradients.** After training "
         + " and ".join(
-            f"{100 * one['dead_fraction']:.1f} % of the training {world}"
+            f"{100 * one['dead_fraction']:.1f} % of the training {NOUNS[world]}"
             for world, one in dead.items()
         )
         + " are projected to a vertex (dead: no gradient passes); mean rank of the HS-Jacobian "
