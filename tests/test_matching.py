@@ -433,8 +433,8 @@ def test_images_with_too_few_keypoints_or_matches_are_refused(pair):
     with pytest.raises(InputError, match=r"has \d+ keypoints, too few") as caught:
         regions.make_scene(pair, 500, 500, 2.0)
     assert_one_sentence(caught.value)
+    wrong = matching.checked_pair(left, right, np.full(left.shape, 250.0))
     with pytest.raises(InputError, match="true matches, too few") as caught:
-        wrong = matching.checked_pair(left, right, np.full(left.shape, 250.0))
         regions.make_scene(wrong, 5, 6, 2.0)
     assert_one_sentence(caught.value)
 

@@ -101,11 +101,15 @@ def _present(path: Path, what: str) -> Path:
 
 
 def _read(path: Path, what: str) -> np.ndarray:
+    images = need("PIL.Image")
     try:
-        return np.asarray(need("skimage.io").imread(_present(path, what)))
-    except InputError:
-        raise
-    except Exception as error:  # every reader of images has errors of its own
+        with images.open(_present(path, what)) as image:
+            if image.mode in ("P", "PA", "LA", "CMYK"):
+                image = image.convert("RGB")
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"the {what} {path} cannot be read as an image.") from error
 
 
@@ -119,6 +123,8 @@ def _grey(path: Path, side: str) -> np.ndarray:
         raise InputError(
             f"the {what} {path} has the shape {values.shape}; one grey or colour image is needed."
         )
+    if values.dtype.kind == "i":  # 16 bits in a wider integer
+        values = np.clip(values, 0, 65535).astype(np.uint16)
     return need("skimage").img_as_float64(values)
 
 

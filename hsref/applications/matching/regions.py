@@ -104,7 +104,7 @@ def make_scene(pair: ImagePair, m: int, n: int, tolerance: float) -> Scene:
         if matches < 2 * FEWEST:
             raise InputError(
                 f"band {band + 1} of {BANDS} of {pair.source} has {matches} true matches, too few; "
-                "is the disparity that of the left image, in pixels?"
+                "check that the disparity is that of the left image, in pixels."
             )
     return scene
 
@@ -212,10 +212,9 @@ def describe(
     alike = np.einsum("kif,kjf->kij", left.patch[ours], right.patch[theirs])
     turn = left.angle[ours][:, :, None] - right.angle[theirs][:, None, :]
     scale = np.log2(left.scale[ours])[:, :, None] - np.log2(right.scale[theirs])[:, None, :]
-    strength = (
-        np.log(left.response[ours] + 1e-6)[:, :, None]
-        - np.log(right.response[theirs] + 1e-6)[:, None, :]
-    )
+    # the measure of a corner is negative on an edge
+    log_left, log_right = (np.log(np.maximum(one.response, 0.0) + 1e-6) for one in (left, right))
+    strength = log_left[ours][:, :, None] - log_right[theirs][:, None, :]
     pair = [bits, *_margins(bits), alike, *_margins(-alike), np.cos(turn), np.sin(turn)]
     pair += [np.abs(scale), np.abs(strength)]
     angle = 2.0 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
