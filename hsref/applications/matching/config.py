@@ -68,10 +68,10 @@ class MatchingConfig:
     n: int = 18
     matches: int | None = None
     tolerance: float = 2.0
-    regions: int = 384
+    regions: int = 256
     test_regions: int = 168
-    graphs: int = 32
-    test_graphs: int = 64
+    graphs: int = 24
+    test_graphs: int = 48
     inliers: int = 15
     noise: float = 0.02
     outliers: int = 4
@@ -83,7 +83,7 @@ class MatchingConfig:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning_seeds: tuple[int, ...] = (1000,)
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 32
     hidden: int = 32
     data_seed: int = 7

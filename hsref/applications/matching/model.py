@@ -319,11 +319,11 @@ def _run(problem: Problem, arm: str, task: Task, checkpoints: str | None) -> Run
     sizes = np.bincount(labels)
     steps = config.epochs * sum(max(1, round(size / config.batch_size)) for size in sizes)
     memory = _peak(gradient, params, np.arange(min(config.batch_size, sizes[0]))) if final else 0.0
-    curve, held_out = _thin(fitting, 96), _thin(data.test, 64)
+    curve, held_out = _thin(fitting, 64), _thin(data.test, 48)
 
     def after_epoch(epoch: int, params: Any) -> dict[str, float]:
         before = evaluate(model, params, curve, decoded=False)
-        after = evaluate(model, params, held_out)
+        after = evaluate(model, params, held_out, decoded=False)
         figures = {"epoch": float(epoch)}
         figures |= {f"train_{name}": value for name, value in before.figures.items()}
         return figures | {f"test_{name}": value for name, value in after.figures.items()}
