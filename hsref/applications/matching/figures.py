@@ -43,7 +43,7 @@ def save_all(result: MatchingResult, folder: Path) -> list[tuple[str, str]]:
         (
             "matches.png",
             draw_matches,
-            "Matches in test regions: right, wrong and missed, before and after training.",
+            "Matches in test regions, left view above right view: an untrained matcher, then ours.",
         ),
         ("sweeps.png", draw_sweeps, "F1 on random graphs against noise and against outliers."),
         ("loss.png", draw_loss, "Training loss; every arm has the same network and loss."),
