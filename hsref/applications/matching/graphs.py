@@ -30,7 +30,7 @@ class Condition:
     Attributes
     ----------
     inliers : int
-        Points in both views.
+        Points in both views, more than :data:`NEAREST`.
     outliers_left, outliers_right : int
         Points in one view only.
     noise : float
@@ -69,9 +69,9 @@ def draw(condition: Condition, count: int, rng: np.random.Generator, block: int 
 
     Examples
     --------
-    >>> found = draw(Condition(3, 1, 2, 0.0), 2, np.random.default_rng(0))
+    >>> found = draw(Condition(5, 1, 2, 0.0), 2, np.random.default_rng(0))
     >>> found.truth.shape, found.total.tolist()
-    ((2, 4, 5), [3.0, 3.0])
+    ((2, 6, 7), [5.0, 5.0])
     """
     m, n = condition.shape
     inside = condition.inliers
