@@ -107,11 +107,14 @@ class Sums:
         Broadcasts to the sums with ``keepdims``.
     equality : bool
         Whether the sums must equal the bound.
+    members : ndarray of bool, or None
+        Entries that are summed, broadcast to the array; None sums all. At least one.
     """
 
     axes: tuple[int, ...]
     bound: Any
     equality: bool = False
+    members: Any = None
 
 
 def extended_sinkhorn(scores: Any, constraints: tuple[Sums, ...], iterations: int) -> Any:
@@ -154,27 +157,35 @@ def extended_sinkhorn(scores: Any, constraints: tuple[Sums, ...], iterations: in
     x = anp.exp(bounded(scores))
     lower: list[Any] = [np.ones(scores.shape) for _ in constraints]
     slack: list[Any] = []
+    counted: list[Any] = []
     for one in constraints:
-        shape = [
-            1 if axis - scores.ndim in one.axes else size for axis, size in enumerate(scores.shape)
-        ]
+        axes = [axis % scores.ndim for axis in one.axes]
+        shape = [1 if axis in axes else size for axis, size in enumerate(scores.shape)]
         slack.append((np.ones(shape), np.ones(shape)))
+        inside = True if one.members is None else one.members
+        counted.append(np.broadcast_to(inside, scores.shape) * 1.0)
     for _ in range(iterations):
         for c, one in enumerate(constraints):
-            count = float(np.prod([scores.shape[axis] for axis in one.axes]))
-            filled = x + lower[c]
-            x, below = x / filled, lower[c] / filled
-            top = anp.sum(x, axis=one.axes, keepdims=True)
-            rest = anp.sum(below, axis=one.axes, keepdims=True)
-            if one.equality:
-                x = x * (one.bound / top)
-                lower[c] = below * ((count - one.bound) / rest)
-                continue
-            used, unused = slack[c]
-            share = one.bound / (used + unused)
-            used, unused = used * share, unused * share
-            raise_top = one.bound / (top + used)
-            raise_rest = count / (rest + unused)
-            x, lower[c] = x * raise_top, below * raise_rest
-            slack[c] = (used * raise_top, unused * raise_rest)
+            x, lower[c], slack[c] = _visited(x, lower[c], slack[c], one, counted[c])
     return x
+
+
+def _visited(x: Any, lower: Any, slack: Any, one: Sums, counted: np.ndarray) -> tuple[Any, ...]:
+    """Scale the columns and then the rows of the table of one constraint."""
+    filled = x + lower
+    upper, below = x / filled, lower / filled
+    count = np.sum(counted, axis=one.axes, keepdims=True)
+    top = anp.sum(upper * counted, axis=one.axes, keepdims=True)
+    rest = anp.sum(below * counted, axis=one.axes, keepdims=True)
+    if one.equality:
+        upper, below = upper * (one.bound / top), below * ((count - one.bound) / rest)
+    else:
+        used, unused = slack
+        share = one.bound / (used + unused)
+        used, unused = used * share, unused * share
+        raised, filling = one.bound / (top + used), count / (rest + unused)
+        upper, below = upper * raised, below * filling
+        slack = (used * raised, unused * filling)
+    if one.members is None:
+        return upper, below, slack
+    return anp.where(counted > 0.0, upper, x), below, slack

@@ -10,6 +10,7 @@ arm                     what it is
 ``projection``          network → projection, trained end to end
 ``softmax``             network → softmax; does not know the constraint on the group
 ``softmax_penalty``     network → softmax; pays for shortfall during training
+``linsat``              network → Sinkhorn's iterations extended to these constraints
 ``train_then_project``  the network of ``softmax``; its weights are projected when used
 ``equal_weight``        1/n in every stock; learns nothing
 ``mean_variance``       largest past Sharpe ratio under the constraints; learns nothing

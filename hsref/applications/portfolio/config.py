@@ -21,13 +21,14 @@ ARMS = (
     "projection",
     "softmax",
     "softmax_penalty",
+    "linsat",
     "train_then_project",
     "equal_weight",
     "mean_variance",
 )
 """All arms, in the order of the report."""
 
-TRAINED = ("projection", "softmax", "softmax_penalty")
+TRAINED = ("projection", "softmax", "softmax_penalty", "linsat")
 """The arms whose networks are trained; ``train_then_project`` reuses the network of ``softmax``."""
 
 
@@ -64,6 +65,8 @@ class PortfolioConfig:
         Days summed into one input of the network; divides `past`.
     penalty : float
         Price of one unit of shortfall in the arm ``softmax_penalty``.
+    iterations : int
+        Of the arm ``linsat``.
     forecast_weight : float
         Weight of the forecast's mean squared error in the loss.
     risk_free : float
@@ -88,6 +91,7 @@ class PortfolioConfig:
     hidden: tuple[int, ...] = (32,)
     pool: int = 5
     penalty: float = 10.0
+    iterations: int = 20
     forecast_weight: float = 1.0
     risk_free: float = 0.03
     epsilon: float = 1e-8
@@ -100,6 +104,7 @@ class PortfolioConfig:
             ("epochs", 1),
             ("batch_size", 1),
             ("pool", 1),
+            ("iterations", 1),
         ):
             check_whole(name, getattr(self, name), least)
         check_inside("at_least", self.at_least, 0.0, 1.0)

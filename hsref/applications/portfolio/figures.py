@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._report import COLOURS, band, figure, save_figure
-from .config import ARMS
+from .config import ARMS, TRAINED
 
 if TYPE_CHECKING:
     from . import PortfolioResult
@@ -17,6 +17,7 @@ LABELS = {
     "projection": "projection",
     "softmax": "softmax",
     "softmax_penalty": "softmax + penalty",
+    "linsat": "LinSAT-style",
     "train_then_project": "softmax, projected when used",
     "equal_weight": "equal weight",
     "mean_variance": "mean–variance",
@@ -26,6 +27,7 @@ STYLES = {
     "projection": (COLOURS["blue"], "-"),
     "softmax": (COLOURS["orange"], "--"),
     "softmax_penalty": (COLOURS["vermilion"], "-."),
+    "linsat": (COLOURS["sky"], ":"),
     "train_then_project": (COLOURS["green"], ":"),
     "equal_weight": (COLOURS["grey"], ":"),
     "mean_variance": (COLOURS["purple"], ":"),
@@ -72,7 +74,7 @@ def _epochs(axes: Any) -> None:
 def draw_loss(result: PortfolioResult) -> Any:
     """Draw −Sharpe + forecast error on training windows against the epoch."""
     drawing, axes = figure("Training loss: −Sharpe + forecast error")
-    for arm in ("projection", "softmax", "softmax_penalty"):
+    for arm in TRAINED:
         _band(axes, result, arm, "train_loss")
     _epochs(axes)
     axes.set_ylabel("loss (mean of seeds ± standard error)")
@@ -83,7 +85,7 @@ def draw_loss(result: PortfolioResult) -> Any:
 def draw_violation(result: PortfolioResult) -> Any:
     """Draw the largest violation on test windows against the epoch, on a logarithmic axis."""
     drawing, axes = figure("Violation of the constraints on test windows")
-    for arm in ("softmax", "softmax_penalty", "projection"):
+    for arm in TRAINED:
         runs = np.array(
             [[epoch["test_violation"] for epoch in run.history] for run in result.seeds[arm]]
         )
