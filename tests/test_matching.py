@@ -448,6 +448,7 @@ def test_images_with_too_few_keypoints_or_matches_are_refused(pair):
         (["--pair", "text.png", "b.png", "--disparity", "d.npy"], "cannot be read as an image."),
         (["--pair", "a.png", "b.png", "--disparity", "text.npy"], "as an array of numbers."),
         (["--keypoints", "5", "6", "--matches", "9"], "have at most 5 matches; matches is 9."),
+        (["--rates", "0.1;0.2"], "--rates must be numbers with commas between them"),
         (["--seeds", "0"], "--seeds must lie between 1 and 1000; got 0."),
     ],
 )

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tell the layers this number of matches (default: the true one of each region)",
     )
     parser.add_argument("--loss", choices=LOSSES, help="loss of all arms (default bce)")
+    parser.add_argument(
+        "--rates", metavar="A,B,C", help="learning rates to choose from (default 0.003,0.01,0.03)"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="reported runs per arm (default 5)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the instances")
 
@@ -68,6 +71,13 @@ def run(
             changes[option] = getattr(arguments, option)
     if arguments.keypoints is not None:
         changes["m"], changes["n"] = arguments.keypoints
+    if arguments.rates is not None:
+        try:
+            changes["learning_rates"] = tuple(float(one) for one in arguments.rates.split(","))
+        except ValueError:
+            raise InputError(
+                f"--rates must be numbers with commas between them; got {arguments.rates}."
+            ) from None
     if arguments.seeds is not None:
         if not 1 <= arguments.seeds <= 1000:
             raise InputError(f"--seeds must lie between 1 and 1000; got {arguments.seeds}.")
