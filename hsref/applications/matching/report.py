@@ -151,12 +151,12 @@ def claims(result: MatchingResult) -> list[Claim]:
 
     outcomes, parts = [], []
     for world, arm in cells:
-        # each layer answers for what it is told: softmax and Sinkhorn know nothing of the total
+        # softmax and Sinkhorn are not told the total, and do not answer for it
         key = "violation" if arm == "linsat" else "marginal_violation"
         ours, theirs = (result.arm(world, one)["test"][key] for one in ("projection", arm))
         outcomes.append(theirs > max(ours, ROUND_OFF))
         parts.append(f"{world}, {LABELS[arm]}: {power(ours)} against {power(theirs)}")
-    text = "largest violation of what the other layer is told, projection against the other: "
+    text = "largest violation of rows and columns, and of the total where the other is told it: "
     found.append(Claim("smaller violation", _verdict(outcomes), text + "; ".join(parts)))
 
     outcomes, parts = [], []
