@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-APPLICATIONS = ("portfolio", "hyper-connections")
+APPLICATIONS = ("portfolio", "matching", "hyper-connections")
 """What ``hsref train`` knows: modules of :mod:`hsref.applications`, written with hyphens."""
 
 EXTRAS = {
-    "apps": ("pandas", "skfolio", "clarabel", "matplotlib", "threadpoolctl", "rich"),
+    "apps": ("pandas", "skfolio", "clarabel", "skimage", "matplotlib", "threadpoolctl", "rich"),
     "torch": ("torch",),
     "jax": ("jax",),
     "cuda": ("numba_cuda",),

@@ -76,9 +76,22 @@ class Fitted:
     seconds: float
 
 
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield a random order of ``0, ..., count − 1`` in equal pieces (±1) of about `size`."""
-    yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
+def batches(
+    count: int, size: int, rng: np.random.Generator, groups: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Yield a random order of ``0, ..., count − 1`` in equal pieces (±1) of about `size`.
+
+    With `groups`, one label an example, a piece holds examples of one label alone (arrays of one
+    shape, say), and the pieces come in a random order.
+    """
+    if groups is None:
+        yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
+        return
+    pieces = []
+    for label in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == label))
+        pieces += np.array_split(members, max(1, round(len(members) / size)))
+    yield from (pieces[i] for i in rng.permutation(len(pieces)))
 
 
 def fit(
@@ -90,6 +103,7 @@ def fit(
     batch_size: int,
     epochs: int,
     rng: np.random.Generator,
+    groups: np.ndarray | None = None,
     after_epoch: Callable[[int, Any], dict[str, float]] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Fitted:
@@ -107,6 +121,8 @@ def fit(
         Examples, examples a step, passes.
     rng : numpy.random.Generator
         Decides the order; advanced.
+    groups : ndarray of shape (count,), or None
+        Examples of one step share a label, see :func:`batches`.
     after_epoch : callable or None
         ``after_epoch(epoch, params)`` returns figures for the history.
     checkpoint : Checkpoint or None
@@ -124,11 +140,11 @@ def fit(
         meta, (params, state) = saved
         history, seconds, first = meta["history"], meta["seconds"], meta["epoch"] + 1
         rng.bit_generator.state = meta["rng"]
-    gradient(params, np.arange(min(count, 2)))  # the first call may compile; the clock is off
+    gradient(params, np.arange(1))  # the first call may compile; the clock is off
     for epoch in range(first, epochs + 1):
         if epoch:
             begun = time.thread_time()
-            for rows in batches(count, batch_size, rng):
+            for rows in batches(count, batch_size, rng, groups):
                 params, state = update(params, gradient(params, rows), state)
             seconds += time.thread_time() - begun
         if after_epoch is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._common import mean_and_error
-from .._report import COLOURS, figure, save_figure
+from .._report import COLOURS, band, figure, save_figure
 from .config import ARMS
 
 if TYPE_CHECKING:
@@ -52,12 +52,8 @@ def _runs(result: HyperResult, arm: str) -> list[Any]:
 
 def _curve(axes: Any, arm: str, x: Any, values: np.ndarray) -> None:
     """Draw the mean of the rows of `values`, with its standard error where there are several."""
-    spread = [mean_and_error(column) for column in values.T]
-    mean = np.array([one[0] for one in spread])
-    error = np.nan_to_num(np.array([one[1] for one in spread]))
     colour, line, _ = STYLES[arm]
-    axes.plot(x, mean, line, color=colour, linewidth=2.2, label=LABELS[arm])
-    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+    band(axes, x, values, colour, linestyle=line, label=LABELS[arm])
 
 
 def draw_loss(result: HyperResult) -> Any:
