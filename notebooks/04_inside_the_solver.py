@@ -264,6 +264,7 @@ while working not in [K for K, _ in visited]:
     working = frozenset(i for i in range(3) if (lam[i] > 1e-9 if i in rows else violated[i]))
 assert working == visited[0][0]  # back at the start: it would go on for ever
 finite = dual_active_set(B, b, x3)
+assert len(finite) == 2  # one step
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
 for ax in axes:
