@@ -379,11 +379,14 @@ class PolyhedralSet:
 
 
 class Rows(NamedTuple):
-    """An H-description whose right-hand sides may have a batch axis in front."""
+    """An H-description whose right-hand sides may have a batch axis in front.
 
-    A_ub: np.ndarray | None
+    The matrices may be SciPy's sparse arrays.
+    """
+
+    A_ub: Any
     b_ub: np.ndarray | None
-    A_eq: np.ndarray | None
+    A_eq: Any
     b_eq: np.ndarray | None
     lower: np.ndarray | None
     upper: np.ndarray | None
@@ -431,8 +434,10 @@ class Rows(NamedTuple):
         return worst
 
 
-def _norms(matrix: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(matrix, axis=1)
+def _norms(matrix: Any) -> np.ndarray:
+    if isinstance(matrix, np.ndarray):
+        return np.linalg.norm(matrix, axis=1)
+    return np.sqrt(matrix.power(2).sum(axis=1))
 
 
 def as_parameter(value: Any, name: str, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:

@@ -222,9 +222,10 @@ def _stack(rows: list[Rows], sizes: list[int]) -> Rows:
         parts = []
         for start, one in zip(starts[:-1], rows, strict=True):
             block = getattr(one, name)
-            if block is not None and len(block):
-                wide = np.zeros((len(block), n))
-                wide[:, start : start + block.shape[1]] = block
+            if block is not None and block.shape[0]:
+                wide = np.zeros((block.shape[0], n))
+                full = block if isinstance(block, np.ndarray) else block.toarray()
+                wide[:, start : start + block.shape[1]] = full
                 parts.append(wide)
         return np.concatenate(parts) if parts else None
 
