@@ -52,7 +52,7 @@ def flat(w):
 
 small = hsref.GroupBudget(3, [0, 0, -1], lower=[0.5], upper=[np.inf])
 rng = np.random.default_rng(3)
-wishes = 1.0 / 3.0 + rng.uniform([-1.3, -1.0], [1.3, 1.7], size=(60, 2)) @ E
+wishes = 1.0 / 3.0 + rng.uniform([-1.2, -0.9], [1.2, 1.3], size=(50, 2)) @ E
 record = hsref.projection(wishes, small)
 
 fig, ax = plt.subplots(figsize=(6.4, 5.2))
@@ -95,7 +95,7 @@ for k, ticker in enumerate(prices.tickers):
     else:
         ax.semilogy(days, growth[:, k], color=colour, lw=1.4, zorder=2, label=ticker)
 ax.axvspan(np.datetime64("2014-09-29"), days[-1], color=SKY, alpha=0.15)
-ax.text(np.datetime64("2015-01-01"), 0.16, "test days")
+ax.text(np.datetime64("2018-08-01"), 0.32, "test days", ha="center")
 ax.set(
     ylabel="price, 1990 = 1", title="Twenty stocks that lasted: a flattering choice, for all arms"
 )
@@ -180,9 +180,10 @@ assert all(h["test_violation"] <= 1e-12 for h in history["projection"])
 assert all(h["test_violation"] > 1e-3 for h in history["softmax"])
 
 # %% [markdown]
-# The penalty buys most of the mandate, most of the time, and never all of it; the projection has
-# it from the first epoch on, before anything was learnt. Is it alive? The rank of $V$ counts the
-# directions in which an output can still learn (19 inside; 0 in a corner).
+# The penalty starts inside the mandate and leaves it as soon as it learns: a price is not a
+# constraint. The projection holds it before anything was learnt and at every epoch after. Is it
+# alive? The rank of $V$ counts the directions in which an output can still learn (19 inside; 0 in a
+# corner).
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 3.2))
