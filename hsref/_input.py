@@ -21,7 +21,7 @@ BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 """Frameworks whose arrays are recognised (by the module of their type)."""
 
 
-def kind_of(x: Any) -> str:
+def kind_of(x: Any, name: str = "x") -> str:
     """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists."""
     root = type(x).__module__.partition(".")[0]
     if root == "autograd":
@@ -32,21 +32,32 @@ def kind_of(x: Any) -> str:
         return "cuda"
     if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
         raise TypeError(
-            "x is a list that holds arrays of another framework; stack them there first so that "
-            "their gradients are kept."
+            f"{name} is a list that holds arrays of another framework; stack them there first so "
+            "that their gradients are kept."
         )
     return "numpy"
 
 
-def refuse_gradients(data: Mapping[str, Any]) -> None:
+def refuse_gradients(data: Mapping[str, Any], owner: str = "project") -> None:
+    """Raise a sentence for a parameter whose gradient (or device) would be dropped."""
     for name, value in data.items():
-        if kind_of(value) == "cuda":
+        kind = kind_of(value, name)
+        if kind == "cuda":
             raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
-        if kind_of(value) != "numpy":
+        if kind == "autograd":
             raise TypeError(
-                f"{name} carries gradients, and derivatives in the data of a set are not "
-                "available: pass its value, or differentiate with respect to x alone."
+                f"{name} carries gradients, which {owner} would drop: use project(), or pass the "
+                "value alone."
             )
+        if kind != "numpy":
+            raise TypeError(
+                f"{name} is a {kind} array and x is not: give both as arrays of one framework."
+            )
+
+
+def has_traced(data: Mapping[str, Any]) -> bool:
+    """Return whether a parameter is traced by autograd."""
+    return any(kind_of(value, name) == "autograd" for name, value in data.items())
 
 
 def check_options(options: Mapping[str, Any]) -> None:

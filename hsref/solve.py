@@ -20,10 +20,12 @@ from ._input import (
     as_start,
     check_options,
     check_points,
+    has_traced,
     kind_of,
     pack_data,
     refuse_gradients,
 )
+from .data_gradients import check_names, pull, push, sum_to
 from .jacobian import HSJacobian
 from .record import Projection
 from .sets.base import InfeasibleError, PolyhedralSet
@@ -137,7 +139,7 @@ def project(
         "selection": selection,
     }  # fmt: skip
     kind = kind_of(x)
-    if kind == "autograd":
+    if kind == "autograd" or (kind == "numpy" and has_traced(data)):
         from .primitives import project_box
 
         return project_box(x, C, options, data)
@@ -197,23 +199,23 @@ def projection(
     }  # fmt: skip
     kind = kind_of(x)
     if kind == "cuda":
-        refuse_gradients(data)
+        refuse_gradients(data, "projection")
         return _solve_resident(x, C, options, data, keep=True)
     if kind != "numpy":
         raise TypeError(
             f"projection() makes a plain record and would drop the gradient of a {kind} array: "
             "use project(), or pass the value alone."
         )
-    refuse_gradients(data)
+    refuse_gradients(data, "projection")
     record = _solve(x, C, options, data, keep=True)
     assert isinstance(record, Projection)
     return record
 
 
-def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
+def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[np.ndarray, Any]:
     r"""Return the projection and the function that pulls cotangents back through it.
 
-    .. math:: y = \Pi_C(x), \qquad pull(g) = V^T g = V g
+    .. math:: y = \Pi_C(x), \qquad \bar x = V^T g = V g, \qquad \bar c_K = (M_K^+)^T g
 
     This is all that a framework's custom-gradient hook needs; nothing is solved in `pull`.
 
@@ -223,6 +225,9 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
         Points. Not modified.
     C : PolyhedralSet
         The set.
+    wrt : str or tuple of str
+        What to differentiate in: ``"x"`` and parameters of the set (given at the call or not), as
+        in ``wrt=("x", "b_ub")``. See :mod:`hsref.data_gradients` for the formula.
     **keywords
         Those of :func:`projection`.
 
@@ -231,8 +236,14 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
     y : ndarray
         The projections.
     pull : callable
-        Takes an array shaped like y (further axes in front are further cotangents), returns one
-        shaped like x.
+        Takes an array shaped like y (further axes in front are further cotangents). Returns one
+        shaped like x when `wrt` is ``"x"``; for a tuple a dict with one entry a name, each in the
+        shape of that argument as it was given: a parameter shared by the batch receives the sum.
+
+    Raises
+    ------
+    TypeError
+        The set has no such parameter, or declares no derivative in it.
 
     Examples
     --------
@@ -241,36 +252,98 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
     >>> y, pull = vjp(np.array([0.6, 0.8, -1.0]), Simplex(3))
     >>> pull(np.array([1.0, 0.0, 5.0]))
     array([ 0.5, -0.5,  0. ])
+    >>> y, pull = vjp(np.array([0.6, 0.8, -1.0]), Simplex(3), wrt=("x", "total"), total=2.0)
+    >>> pull(np.array([1.0, 0.0, 5.0]))
+    {'x': array([ 0.5, -0.5,  0. ]), 'total': array(0.5)}
+
+    A tape of one's own, in plain NumPy: each step leaves a function that moves cotangents on.
+
+    >>> from hsref import L1Ball
+    >>> tape, grads = [], {}
+    >>> def layer(name, x, radius):
+    ...     y, pull = vjp(x, L1Ball(3), wrt=("x", "radius"), radius=radius)
+    ...     tape.append((name, pull))
+    ...     return y
+    >>> x, scale = np.array([[0.6, 0.8, -1.0], [3.0, 2.0, 0.25]]), np.array([1.0, 2.0, 4.0])
+    >>> z = layer("outer", scale * layer("inner", x, 2.0), 3.0)
+    >>> g = 2.0 * z  # of the loss sum(z ** 2)
+    >>> for name, pull in reversed(tape):
+    ...     found = pull(g)
+    ...     grads[name] = round(float(found["radius"]), 12)
+    ...     g = scale * found["x"]
+    >>> grads
+    {'outer': 3.0, 'inner': 4.922222222222}
     """
     record = projection(x, C, **keywords)
-    return record.y.copy(), record.jacobian().__matmul__
+    y = record.y.copy()
+    if wrt == "x":
+        return y, record.jacobian().__matmul__
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    fields = check_names(record.set, [name for name in names if name != "x"])
+    shapes = {
+        f.name: np.shape(keywords.get(f.name, f.value))
+        for f in record.set._fields
+        if f.name in fields
+    }
+
+    def pull_all(g: Any) -> dict[str, np.ndarray]:
+        found = pull(record, g, fields)
+        lead = np.ndim(g) - record.x.ndim
+        out: dict[str, np.ndarray] = {}
+        for name in names:
+            if name == "x":
+                out[name] = record.jacobian() @ g
+            else:
+                part = np.asarray(sum_to(found[name], shapes[name], lead))
+                out[name] = part.astype(record.x.dtype, copy=False)
+        return out
+
+    return y, pull_all
 
 
-def jvp(x: Any, v: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return the projection and the image V v of a tangent vector.
+def jvp(
+    x: Any, v: Any, C: PolyhedralSet, *, tangents: Mapping[str, Any] | None = None, **keywords: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the projection and its change along tangents of x and of the data.
+
+    .. math:: dy = V v + M_K^+\, dc_K
 
     Parameters
     ----------
-    x, v : array_like, shape (*batch, *C.shape)
-        Points and tangents. Not modified.
+    x : array_like, shape (*batch, *C.shape)
+        Points. Not modified.
+    v : array_like, shape (*batch, *C.shape), or None
+        Tangents of x; None for none.
     C : PolyhedralSet
         The set.
+    tangents : mapping of str to array_like, optional
+        Tangents of parameters of the set, each with or without the batch axes.
     **keywords
         Those of :func:`projection`.
 
     Returns
     -------
     y, dy : ndarray
-        The projections and V v, shaped like x.
+        The projections and their change, shaped like x.
+
+    Raises
+    ------
+    TypeError
+        The set has no such parameter, or declares no derivative in it.
 
     Examples
     --------
     >>> from hsref import Box, jvp
     >>> jvp([2.0, 0.5], [1.0, 1.0], Box(0.0, 1.0, n=2))[1]
     array([0., 1.])
+    >>> jvp([2.0, 0.5], None, Box(0.0, 1.0, n=2), tangents={"upper": 0.25})[1]
+    array([0.25, 0.  ])
     """
     record = projection(x, C, **keywords)
-    return record.y.copy(), record.jacobian() @ v
+    dy = np.zeros_like(record.x) if v is None else record.jacobian() @ v
+    if tangents:
+        dy = dy + push(record, tangents)
+    return record.y.copy(), dy
 
 
 def warmup(sets: Any = None, dtypes: Any = (np.float64, np.float32)) -> list[str]:

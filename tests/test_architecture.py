@@ -18,6 +18,7 @@ STOREY = {
     "sets": 2,
     "record": 3,
     "jacobian": 4,
+    "data_gradients": 4,
     "solve": 5,
     "_cuda": 6,
     "primitives": 6,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import MASK_LOWER, MASK_UPPER
 
 if TYPE_CHECKING:
@@ -184,6 +184,34 @@ class PolyhedralSet:
         if rows.A_eq is not None:
             out += eq @ rows.A_eq
         return out
+
+    # -- derivatives in the data: a set with a closed form overrides these three ----------------
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        """Raise a sentence for the first of the parameters `names` without a derivative."""
+        from .data_rule import check_rule
+
+        check_rule(self, names)
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Return cotangents (L, B, *shape) of the parameters `names`, for g of shape (L, B, n).
+
+        The rows used are an independent basis of the active ones that holds the working set.
+        Samples that were not solved may get anything; the caller sets them to 0.
+        """
+        from .data_rule import pull_through_rows
+
+        return pull_through_rows(self, raw, g, names)
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Return dy, (L, B, n), for tangents (L, B, *shape): the transpose of `_data_pull`."""
+        from .data_rule import push_through_rows
+
+        return push_through_rows(self, raw, tangents)
 
     # -- what a set gets ------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .assemble import Node, product_node, split_record
 from .base import ConstraintFlags, DataField, Multipliers, PolyhedralSet, Rows
 from .box import Box
@@ -154,6 +154,40 @@ class Product(PolyhedralSet):
             )
         ]
         return Multipliers(*(np.concatenate(f, axis=-1) for f in zip(*each, strict=True)))
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        for k, one in enumerate(self.blocks):
+            own = tuple(f.name for f in one._fields if f"{f.name}_{k}" in names)
+            if own:
+                one._check_data_rule(own)
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        out = {}
+        parts = zip(self.blocks, split_record(raw, self._node), self._parts(g), strict=True)
+        for k, (one, alone, part) in enumerate(parts):
+            own = tuple(f.name for f in one._fields if f"{f.name}_{k}" in names)
+            if own:
+                found = one._data_pull(alone, self._inside(data, k), part, own)
+                out.update({f"{name}_{k}": found[name] for name in own})
+        return out
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        parts = []
+        for k, (one, alone) in enumerate(
+            zip(self.blocks, split_record(raw, self._node), strict=True)
+        ):
+            own = self._inside(tangents, k)
+            parts.append(
+                one._data_push(alone, self._inside(data, k), own)
+                if own
+                else np.zeros((lead, batch, one.size))
+            )
+        return np.concatenate(parts, axis=-1)
 
     def _residuals(
         self, x: np.ndarray, y: np.ndarray, found: Multipliers, data: Mapping[str, np.ndarray]

@@ -18,6 +18,7 @@ import numpy as np
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS
 from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
+from .polyhedron_data import PULL, PUSH, run_rhs
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows
 from .working_set import FLOATS, INTS, MOST
@@ -229,6 +230,35 @@ class Polyhedron(PolyhedralSet):
         offsets = np.concatenate(([0], np.cumsum(counts)))
         take = np.repeat(first + 3 - offsets[:-1], counts) + np.arange(offsets[-1])
         return offsets, record.tape_i[take]
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        lead, batch, n = g.shape
+        sizes = [f.size for f in self._fields]
+        found = run_rhs(
+            PULL, self.kernel.shared, raw, g.reshape(-1, n), sum(sizes), self.kernel.hs_cost
+        )
+        parts = np.split(found, np.cumsum(sizes)[:-1], axis=1)
+        return {
+            f.name: part.reshape((lead, batch, *f.shape))
+            for f, part in zip(self._fields, parts, strict=True)
+        }
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        rows = [
+            np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
+            for f in self._fields
+        ]
+        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        found = run_rhs(PUSH, self.kernel.shared, raw, flat, self.size, self.kernel.hs_cost)
+        return found.reshape(lead, batch, self.size)
 
     # -- decoding a record ----------------------------------------------------------------------
 

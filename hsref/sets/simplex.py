@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_LOWER,
     ACTIVE_UPPER,
@@ -43,6 +43,7 @@ from .._codes import (
 )
 from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
+from .one_row_data import one_row_basis, one_row_pull, one_row_push
 from .polyhedron import Polyhedron
 
 _EQ = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
@@ -292,6 +293,21 @@ class Simplex(PolyhedralSet):
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         total = np.asarray(data.get("total", self.total))[..., None]
         return Rows(None, None, np.ones((1, self.n)), total, np.zeros(self.n), None)
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        ones = np.ones(self.n)
+        return {"total": one_row_pull(one_row_basis(raw.code, ones), ones, g)[0]}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        ones = np.ones(self.n)
+        return one_row_push(one_row_basis(raw.code, ones), ones, tangents["total"])
 
     def _find_interior(self) -> tuple[np.ndarray, int]:
         dim = self.n - 1 if self.total > 0.0 else 0
