@@ -12,8 +12,8 @@ with a + b = w this is the system of a transport problem in which all slack rows
 columns, share one potential (0 where there is no total): the contracted graph of
 :mod:`.transport_laplacian`, solved by the same sweeps, Newton steps and finite active set.
 
-HS-Jacobian. V g = g - u_i - v_j - w on the free entries, with u and v on tight rows and columns only,
-the sums of V g over tight rows and columns being 0, and over all entries if the total is given.
+HS-Jacobian. V g = g - u_i - v_j - w on the free entries, with u and v on tight rows and columns
+only, the sums of V g over those being 0, and over all entries if the total is given.
 A component of the support that reaches a slack row or column is grounded and loses no dimension to
 a redundant row.
 

@@ -16,9 +16,10 @@ HS-Jacobian. With E the free entries (off which V is 0),
 .. math:: (V g)_{ij} = g_{ij} - u_i - v_j, \qquad
           \sum_{j : (i,j) \in E} (V g)_{ij} = 0,\ \sum_{i : (i,j) \in E} (V g)_{ij} = 0 .
 
-After v -> -v this is the Laplacian of the bipartite graph E (:mod:`.transport_laplacian`), consistent
-and of nullity the number c of its components, so that rank V = \|E\| - (m + n - c). On a forest, for
-instance at every permutation matrix, V = 0; with full support V is double centring.
+After v -> -v this is the Laplacian of the bipartite graph E (:mod:`.transport_laplacian`). It is
+consistent, and its nullity is the number q of components of the graph, so that V has rank
+e - (m + n - q) with e free entries. On a forest, for instance at every permutation matrix, V = 0;
+with full support V is double centring.
 
 The equations are dependent (both sides sum to the same total); the record's working set leaves out
 the equation of the last column.
@@ -63,9 +64,9 @@ class Birkhoff(MarginalSet):
     -----
     Forward: a few sweeps over x, a few Newton steps on the dual, each a Cholesky factorisation of
     an n by n Schur complement of the support, and a finite active set that normally has nothing
-    left to do. Memory O(n^2). 4 <= n <= 8 is unrolled at compile time. Backward: O(n^2) where the free
-    entries form a forest (V = 0 there, and exactly so), one factorisation of the part with cycles
-    otherwise. The rows of ``multipliers.eq`` are the row sums, then the column sums.
+    left to do. Memory O(n^2). 4 <= n <= 8 is unrolled at compile time. Backward: O(n^2) where the
+    free entries form a forest (V = 0 there, and exactly so), one factorisation of the part with
+    cycles otherwise. The rows of ``multipliers.eq`` are the row sums, then the column sums.
 
     At a permutation matrix V = 0 on a whole cone of inputs. The most interior point, all entries
     1/n, has rank (n - 1)^2.

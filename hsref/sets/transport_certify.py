@@ -283,7 +283,6 @@ def release_tree(problem, via, flip, code, at_r, at_c, at, parent):
 
     Joins the components they connect in `parent`.
     """
-    kind = problem.kind
     m = problem.m
     n = problem.n
     had = 0
@@ -305,8 +304,9 @@ def release_tree(problem, via, flip, code, at_r, at_c, at, parent):
 
 
 @device_function
-def release_weak(problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at,
-                 parent):  # fmt: skip
+def release_weak(
+    problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at, parent
+):
     """Take weak edges (positive, but active) that still join components out of the working set.
 
     The rest of them stay: the working set becomes a basis of the active rows.
@@ -374,9 +374,9 @@ def certify(problem, dual, graph, value, rank, joined, flip, tiny, near, floor, 
             dual_out, info, margin, move, label, done, via):  # fmt: skip
     """Write the record of a finished solve; `rank` and `joined` (connected) are the finish's.
 
-    Entries up to `tiny` and slacks up to `near` are active; those above `floor` are nevertheless real, and their
-    multipliers must stay zero. Multipliers up to `slip` count as zero. Scratch: move, label, done,
-    via (m+n+2 each); dual's steps and residuals are overwritten.
+    Entries up to `tiny` and slacks up to `near` are active; those above `floor` are nevertheless
+    real, and their multipliers must stay zero. Multipliers up to `slip` count as zero. Scratch:
+    move, label, done, via (m+n+2 each); dual's steps and residuals are overwritten.
     """
     kind, m, n, a, r, c, total, size, goal = problem
     slack_r = dual.rest_r
@@ -410,8 +410,9 @@ def certify(problem, dual, graph, value, rank, joined, flip, tiny, near, floor, 
         weak += had
         supported -= had
     release_weak(
-        problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at, label
-    )
+        problem, graph, value, slack_r, slack_c, flip, floor, tiny, near, code, at_r, at_c, at,
+        label,
+    )  # fmt: skip
     nodes = m + n if kind == BALANCED else m + n + 2
     every = m * n
     if kind != BALANCED:

@@ -261,10 +261,10 @@ def mark_kept(problem, dual, graph):
 def pivot_step(problem, dual, graph, factor, mark, least):
     """Step of the quadratic model with non-negative multipliers, by block pivoting.
 
-    K starts as equalities and positive multipliers (the flags), and violated rows. Kept nodes whose multiplier
-    would turn negative leave (their step is fixed at minus the multiplier); nodes outside whose
-    row the step would violate come in. Writes du, dv, keep_r, keep_c, factor, scratch rest, fix.
-    Returns 1 if the passes ran out before the factor caught up with K.
+    K starts as equalities and positive multipliers (the flags), and violated rows. Kept nodes
+    whose multiplier would turn negative leave (their step is fixed at minus the multiplier); nodes
+    outside whose row the step would violate come in. Writes du, dv, keep_r, keep_c, factor;
+    scratch rest, fix. Returns 1 if the passes ran out before the factor caught up with K.
     """
     kind, m, n, a, r, c, total, size, goal = problem
     pu, pv, du, dv, sum_r, sum_c, rest_r, rest_c, fix_r, fix_c = dual

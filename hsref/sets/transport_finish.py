@@ -225,8 +225,9 @@ def finish(problem, dual, graph, factor, mark, value, fresh, rounding):
     """Run the active set to its end; returns (status, steps, rank, joined).
 
     Writes E (graph.ptr, graph.idx), y on it (value), K, the potentials; `rank` is that of the kept
-    rows restricted to E, `joined` tells whether E connects the graph. `fresh` tells that factor belongs to the support and K at hand;
-    `rounding` is the size of a rounding error of an entry of a - U - V.
+    rows restricted to E, `joined` tells whether E connects the graph. `fresh` tells that
+    factor belongs to the support and K at hand; `rounding` is the size of a rounding error of an
+    entry of a - U - V.
     """
     kind, m, n, a, r, c, total, size, goal = problem
     pu, pv, du, dv, sum_r, sum_c, rest_r, rest_c, fix_r, fix_c = dual

@@ -48,7 +48,7 @@ _DENSE_SHARE = 5
 
 @device_function
 def schur_complement(graph, factor, mark):
-    """S = D_c - W' D_r^-1 W (lower triangle); writes deg_r, deg_c, weight, s; mark: zero scratch."""
+    """S = D_c - W' D_r^-1 W (lower triangle); writes all of factor; mark: zero scratch."""
     kind, m, n, ptr, idx, keep_r, keep_c = graph
     deg_r, deg_c, weight, s = factor
     ld = n + 1

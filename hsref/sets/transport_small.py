@@ -63,7 +63,8 @@ def small_connect(work, mask, u, v, far, iwork, code, slip, n):
     """Join the components of the support by a shortest-path tree, as transport_certify does.
 
     Moves the potentials, takes the tree's entries out of the working set and entries without
-    multiplier out of the support. Returns (components, weak entries, smallest multiplier). iwork receives the supports of the rows as bits, and where each column was reached from.
+    multiplier out of the support. Returns (components, weak entries, smallest multiplier). iwork
+    receives the supports of the rows as bits, and where each column was reached from.
     """
     for i in range(n):
         bits = 0
@@ -149,9 +150,7 @@ def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work
             work[across + j * n + i] = x[i * n + j]
             size = max(size, abs(x[i * n + j]))
     if size > REACH:
-        return solve_point(
-            x, data, shared, active_tol, y, code, dual, info, margin, work, iwork
-        )
+        return solve_point(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork)
     # Full support: from its solution on, rows and columns lie on the left of their roots.
     for i in range(n):
         work[u + i] = -1.0
@@ -312,9 +311,7 @@ def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work
             settled = True
             break
     if not settled:
-        return solve_point(
-            x, data, shared, active_tol, y, code, dual, info, margin, work, iwork
-        )
+        return solve_point(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork)
     for k in range(nn):
         y[k] = work[value + k]
         code[2 * n + k] = (1 - int(work[mask + k])) * _BINDING
