@@ -158,8 +158,9 @@ assert limits == [0.0, 1.0]
 #    if $F\subseteq G\subseteq F_r$.)* Take $G=F$: **$V_0(x)\in\partial_B\Pi(x)$, always.**
 # 3. $\partial_B\Pi(x)\subseteq HS(x)$, with equality where the active rows are independent (LICQ).
 #
-# The HS-Jacobian is a **conservative mapping** for $\Pi$ (notebook 3). That, and nothing more, is
-# what a convergence proof needs; fact 2 says that the default element is a good one besides.
+# The HS-Jacobian is a **conservative mapping** for $\Pi$ (notebook 3), which is what the
+# convergence theory of gradient methods builds on; fact 2 says that the default element is a good
+# one besides.
 #
 # At the corner of the quadrant, $x=0$, the limits are $\mathrm{diag}(s,t)$ with $s,t\in\{0,1\}$.
 # Now write the quadrant with a third row, $-y_1-y_2\le0$, which cuts nothing off. $K=\{3\}$ passes

@@ -20,6 +20,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def execute(notebook: Any) -> None:
     )  # fmt: skip
     # A test run asks for pictures in files; the cells of a notebook show theirs.
     inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    client.execute(env={**os.environ, **inline})
+    # The reader's own IPython start-up files have no say in what is committed.
+    with tempfile.TemporaryDirectory() as profile:
+        client.execute(env={**os.environ, **inline, "IPYTHONDIR": profile})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
 

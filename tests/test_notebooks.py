@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -42,17 +42,23 @@ def committed(source: Path):
     return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
 
 
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Return a function that executes a notebook once, in a process of its own."""
+    folder = tmp_path_factory.mktemp("executed")
+
+    @functools.cache
+    def run(source: Path):
+        return run_from_scratch(source, folder / f"{source.stem}.ipynb")
+
+    return run
+
+
 def run_from_scratch(source: Path, out: Path):
-    """Execute a notebook in a process of its own, solutions included; return it executed."""
+    """Execute a notebook, solutions of its exercises included, and return it."""
     command = [sys.executable, str(FOLDER / "build.py"), "--check", source.name[:2]]
-    # the tree under test, wherever the kernel starts
-    path = os.pathsep.join(p for p in (os.environ.get("PYTHONPATH"),) if p)
     done = subprocess.run(
-        [*command, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "PYTHONPATH": path},
+        [*command, "--out", str(out)], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return nbformat.read(out, as_version=4)
@@ -124,7 +130,31 @@ def test_links_of_the_syllabus_resolve():
         assert (FOLDER / target.split("#")[0]).exists(), target
 
 
+def said(notebook) -> str:
+    outputs = (o for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    return "".join(o.text for o in outputs if o.get("name") == "stdout")
+
+
+AGREE = "{}: the gradients of all parameters agree with the tape."
+TAPE = next(path for path in SOURCES if path.name.startswith("05_"))
+
+
 @each
-def test_it_runs_from_scratch(source, tmp_path):
-    executed = run_from_scratch(source, tmp_path / "executed.ipynb")
-    assert BUILDER.complaints(executed) == []
+def test_it_runs_from_scratch(source, executed):
+    assert BUILDER.complaints(executed(source)) == []
+
+
+def test_the_tape_is_committed_with_both_frameworks():
+    text = said(committed(TAPE))
+    assert AGREE.format("PyTorch") in text
+    assert AGREE.format("JAX") in text
+
+
+@pytest.mark.torch
+def test_the_tape_agrees_with_torch(executed):
+    assert AGREE.format("PyTorch") in said(executed(TAPE))
+
+
+@pytest.mark.jax
+def test_the_tape_agrees_with_jax(executed):
+    assert AGREE.format("JAX") in said(executed(TAPE))
