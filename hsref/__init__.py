@@ -22,6 +22,9 @@ _HOMES = {
     "Status": "._codes",
     "InfeasibleError": ".sets.base",
     "NotSolvedError": ".solve",
+    "DegenerateDataGradientError": ".saddle",
+    "WeightedNorm": ".sets.weighted_norm",
+    "quadratic_program": ".quadratic",
     "Multipliers": ".sets.base",
     "ConstraintFlags": ".sets.base",
     "PolyhedralSet": ".sets.base",
@@ -33,6 +36,7 @@ _MODULES = ("nn", "optim", "sets", "theory", "applications")
 
 __all__ = [
     "ConstraintFlags",
+    "DegenerateDataGradientError",
     "HSJacobian",
     "InfeasibleError",
     "Multipliers",
@@ -41,6 +45,7 @@ __all__ = [
     "Projection",
     "Residuals",
     "Status",
+    "WeightedNorm",
     "__version__",
     "hs_jacobian_set",
     "jvp",
@@ -48,6 +53,7 @@ __all__ = [
     "optim",
     "project",
     "projection",
+    "quadratic_program",
     "sets",
     "theory",
     "vjp",
@@ -58,9 +64,12 @@ if TYPE_CHECKING:
     from . import nn, optim, sets, theory
     from ._codes import Status
     from .jacobian import HSJacobian, hs_jacobian_set
+    from .quadratic import quadratic_program
     from .record import Projection, Residuals
+    from .saddle import DegenerateDataGradientError
     from .sets import *  # noqa: F403
     from .sets.base import ConstraintFlags, InfeasibleError, Multipliers, PolyhedralSet
+    from .sets.weighted_norm import WeightedNorm
     from .solve import NotSolvedError, jvp, project, projection, vjp, warmup
 
 

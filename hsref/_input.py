@@ -17,6 +17,9 @@ from .sets.base import PolyhedralSet
 ACTIVE_TOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
 """Relative slack under which a row counts as active, by the dtype of x."""
 
+MATRICES = ("A_ub", "A_eq", "H")
+"""Matrices that a call may replace."""
+
 BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 """Frameworks whose arrays are recognised (by the module of their type)."""
 
@@ -141,6 +144,23 @@ def as_data(
     return out
 
 
+def take_matrices(
+    C: PolyhedralSet, data: Mapping[str, Any], dtype: np.dtype, batch_shape: tuple[int, ...]
+) -> tuple[PolyhedralSet, Mapping[str, Any]]:
+    """Return the set with the matrices of this call, and the data without them."""
+    names = [name for name in MATRICES if name in data]
+    if not names:
+        return C, data
+    given = {}
+    for name in names:
+        array = np.asarray(data[name])
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}.")
+        given[name] = array.astype(dtype).astype(np.float64)
+    rest = {name: value for name, value in data.items() if name not in names}
+    return C._with_matrices(given, rest, batch_shape)
+
+
 def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
     """Return the data rows of the kernel, shape (1, P) or (B, P)."""
     if not replaced:
@@ -165,8 +185,11 @@ def as_start(
             f"start is a record of batch {start.batch_shape} onto {start.set!r}; expected batch "
             f"{batch_shape} onto {C!r}."
         )
-    if start.set.kernel.project_point is not C.kernel.project_point:
-        raise ValueError(f"start was made by another algorithm ({start.method}) than {C!r} uses.")
+    if not C._accepts_start(start.set):
+        raise ValueError(
+            f"start is a record onto {start.set!r}, made by another algorithm or with other rows "
+            f"than {C!r} has: its working sets mean nothing here."
+        )
     return C._warm_start(start._raw)
 
 

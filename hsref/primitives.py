@@ -19,7 +19,7 @@ from autograd import numpy as anp
 from autograd.extend import defjvp, defjvp_argnums, defvjp, defvjp_argnums, primitive
 from autograd.tracer import getval, isbox
 
-from .data_gradients import check_names, pull, push, sum_to
+from .data_gradients import MATRICES, check_names, pull_to, push
 from .jacobian import HSJacobian
 from .sets.base import PolyhedralSet
 from .solve import solve_record
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
 @primitive
 def hs_product(v: Any, J: HSJacobian) -> Any:
-    """Return V v; linear in v and self-adjoint.
+    """Return V v; linear in v, and self-adjoint in the Euclidean norm.
 
     Parameters
     ----------
@@ -73,9 +73,8 @@ def hs_product(v: Any, J: HSJacobian) -> Any:
 @primitive
 def data_pull(g: Any, plan: Plan) -> Any:
     """Return the cotangents of the parameters of the plan for g, as one flat vector."""
-    found = pull(plan.J.record, g, plan.names)
-    parts = [sum_to(found[n], s).reshape(-1) for n, s in zip(plan.names, plan.shapes, strict=True)]
-    return np.concatenate(parts)
+    found = pull_to(plan.J.record, g, dict(zip(plan.names, plan.shapes, strict=True)))
+    return np.concatenate([found[name].reshape(-1) for name in plan.names])
 
 
 @primitive
@@ -95,7 +94,7 @@ def _attach_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
 
     def back(g: Any) -> Any:
         parts = plan.cut(data_pull(g, plan)) if any(k > 1 for k in argnums) else []
-        found = [hs_product(g, plan.J) if k == 1 else parts[k - 2] for k in argnums]
+        found = [hs_product(g, plan.J.T) if k == 1 else parts[k - 2] for k in argnums]
         return tuple(_like(values[k - 1], f) for k, f in zip(argnums, found, strict=True))
 
     return back
@@ -130,7 +129,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-defvjp(hs_product, lambda ans, v, J: lambda g: hs_product(g, J), argnums=(0,))
+defvjp(hs_product, lambda ans, v, J: lambda g: hs_product(g, J.T), argnums=(0,))
 defjvp(hs_product, lambda g, ans, v, J: hs_product(g, J), argnums=(0,))
 defvjp(data_pull, lambda ans, g, plan: lambda h: data_push(h, plan), argnums=(0,))
 defjvp(data_pull, lambda h, ans, g, plan: data_pull(h, plan), argnums=(0,))
@@ -146,9 +145,15 @@ def project_box(
     """Project with traced arguments: one solve on their values, then the record attached."""
     traced = tuple(name for name, given in data.items() if isbox(given))
     values = {name: _plain(given) for name, given in data.items()}
-    if traced:
+    sides = [name for name in traced if name not in MATRICES]
+    if sides:
         # Before the solve: a set without a rule must not look differentiable.
-        check_names(C._for_data(frozenset(data)), traced)
+        rest = frozenset(name for name in data if name not in MATRICES)
+        check_names(C._for_data(rest), sides)
     _, J = solve_record(_plain(x), C, options, values)
+    if len(sides) < len(traced):
+        from .matrix_primitives import attach_rows
+
+        return attach_rows(x, J, data, options["degenerate_data"])
     plan = Plan(J, traced, tuple(np.shape(values[name]) for name in traced))
     return attach(plan, x, *(data[name] for name in traced))

@@ -24,8 +24,9 @@ from ._input import (
     kind_of,
     pack_data,
     refuse_gradients,
+    take_matrices,
 )
-from .data_gradients import check_names, pull, push, sum_to
+from .data_gradients import check_names, field_shape, pull_to, push
 from .jacobian import HSJacobian
 from .record import Projection
 from .sets.base import InfeasibleError, PolyhedralSet
@@ -57,6 +58,7 @@ def project(
     on_infeasible: str = "raise",
     start: Projection | None = None,
     selection: str = "active",
+    degenerate_data: str = "raise",
     **data: Any,
 ) -> Any:
     r"""Project points onto a polyhedron; differentiable.
@@ -87,10 +89,16 @@ def project(
         A previous record for the same set and batch, whose working sets the solver starts from.
     selection : {"active", "working", "support"}
         Which active rows define the derivative; see :class:`hsref.HSJacobian`.
+    degenerate_data : {"raise", "minimum_norm"}
+        What the derivative in ``A_ub`` and ``A_eq`` is where active rows are dependent: there is
+        none, and this raises; or the one that pseudo-inverses of all active rows give, a choice
+        that depends on how the set is written. Other derivatives never need it.
     **data
         Parameters of `C` replaced for this call (``b_ub, b_eq, lower, upper`` for polyhedra, the
         constructor's names for other sets), with or without the batch axes. Cast to the dtype of
-        x.
+        x. A general polyhedron also takes ``A_ub`` and ``A_eq``: each different matrix is prepared
+        anew at every call, O((m + p)^2 n), so keep those that stay in a set of their own.
+        All of them may carry gradients, like x.
 
     Returns
     -------
@@ -107,6 +115,8 @@ def project(
         The set is empty, with a Farkas certificate.
     NotSolvedError
         A sample ended above tolerance.
+    DegenerateDataGradientError
+        A matrix carries gradients and the active rows of a sample are dependent.
 
     Notes
     -----
@@ -136,7 +146,7 @@ def project(
     """
     options: dict[str, Any] = {
         "device": device, "n_threads": n_threads, "on_infeasible": on_infeasible, "start": start,
-        "selection": selection,
+        "selection": selection, "degenerate_data": degenerate_data,
     }  # fmt: skip
     kind = kind_of(x)
     if kind == "autograd" or (kind == "numpy" and has_traced(data)):
@@ -166,6 +176,7 @@ def projection(
     on_infeasible: str = "raise",
     start: Projection | None = None,
     selection: str = "active",
+    degenerate_data: str = "raise",
     **data: Any,
 ) -> Projection:
     """Project points and return the whole record.
@@ -195,7 +206,7 @@ def projection(
     """
     options: dict[str, Any] = {
         "device": device, "n_threads": n_threads, "on_infeasible": on_infeasible, "start": start,
-        "selection": selection,
+        "selection": selection, "degenerate_data": degenerate_data,
     }  # fmt: skip
     kind = kind_of(x)
     if kind == "cuda":
@@ -276,26 +287,23 @@ def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[n
     """
     record = projection(x, C, **keywords)
     y = record.y.copy()
-    if wrt == "x":
-        return y, record.jacobian().__matmul__
+    J = record.jacobian()
+    if isinstance(wrt, str) and wrt == "x":
+        return y, J.T.__matmul__
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     fields = check_names(record.set, [name for name in names if name != "x"])
     shapes = {
-        f.name: np.shape(keywords.get(f.name, f.value))
-        for f in record.set._fields
-        if f.name in fields
+        name: np.shape(keywords[name]) if name in keywords else field_shape(record.set, name)
+        for name in fields
     }
+    degenerate = keywords.get("degenerate_data", "raise")
 
     def pull_all(g: Any) -> dict[str, np.ndarray]:
-        found = pull(record, g, fields)
-        lead = np.ndim(g) - record.x.ndim
+        found = pull_to(record, g, shapes, degenerate_data=degenerate)
         out: dict[str, np.ndarray] = {}
         for name in names:
-            if name == "x":
-                out[name] = record.jacobian() @ g
-            else:
-                part = np.asarray(sum_to(found[name], shapes[name], lead))
-                out[name] = part.astype(record.x.dtype, copy=False)
+            part = J.T @ g if name == "x" else np.asarray(found[name])
+            out[name] = part.astype(record.x.dtype, copy=False)
         return out
 
     return y, pull_all
@@ -342,7 +350,8 @@ def jvp(
     record = projection(x, C, **keywords)
     dy = np.zeros_like(record.x) if v is None else record.jacobian() @ v
     if tangents:
-        dy = dy + push(record, tangents)
+        degenerate = keywords.get("degenerate_data", "raise")
+        dy = dy + push(record, tangents, degenerate_data=degenerate)
     return record.y.copy(), dy
 
 
@@ -409,18 +418,21 @@ def _solve(
     if keep and np.may_share_memory(flat, array):
         # A record must not change when the caller later writes into x.
         flat = flat.copy()
+    C, data = take_matrices(C, data, array.dtype, batch_shape)
     solver = C._for_data(frozenset(data)) if data else C
     replaced = as_data(data, solver, array.dtype, batch_shape)
     packed = pack_data(solver, replaced, flat.shape[0])
     start = as_start(options["start"], solver, batch_shape)
     if options["device"] == "cuda":
+        if not solver.plain_kernel:
+            raise ValueError(f"{solver!r} is solved on the host only: use device='cpu'.")
         from ._cuda.run import project_host
 
         raw = project_host(solver, flat, packed, ACTIVE_TOL[array.dtype], keep=keep)
     else:
-        raw = _batch.run_project(
-            solver.kernel, flat, packed, ACTIVE_TOL[array.dtype], keep=keep,
-            n_threads=options["n_threads"], start=start,
+        raw = solver._run(
+            flat, packed, ACTIVE_TOL[array.dtype], keep=keep, n_threads=options["n_threads"],
+            start=start,
         )  # fmt: skip
     if raw.status.any():
         record = _explain(flat, batch_shape, solver, raw, replaced, packed, options)
@@ -478,10 +490,9 @@ def _explain(
             _refuse_nonfinite(name, values, bad[0], batch_shape, C)
     if raw.code.shape[0] != raw.status.shape[0]:
         # Only y was asked for: solve again with records, to be able to say what went wrong.
-        raw = _batch.run_project(
-            C.kernel, flat, packed, ACTIVE_TOL[flat.dtype], keep=True,
-            n_threads=options["n_threads"],
-        )  # fmt: skip
+        raw = C._run(
+            flat, packed, ACTIVE_TOL[flat.dtype], keep=True, n_threads=options["n_threads"]
+        )
     record = Projection(C, flat, batch_shape, raw, data, packed, options["selection"])
     for sample in np.flatnonzero(raw.status != SOLVED).tolist():
         index = tuple(int(k) for k in np.unravel_index(sample, batch_shape))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _batch
 from .._batch import Kernel, RawRecord
 from .._codes import MASK_LOWER, MASK_UPPER
 
@@ -109,6 +110,13 @@ class PolyhedralSet:
     """
 
     shape: tuple[int, ...]
+    plain_kernel = True
+    """Whether the compiled routines are the whole projection: they may then run on a CUDA device
+    and inside other sets."""
+    symmetric = True
+    """Whether V is symmetric, as it is for every projection in the Euclidean norm."""
+    force_of_metric = True
+    """Whether the input is a point x, for which q = H x, or q itself."""
     _fields: tuple[DataField, ...]
 
     # -- construction ---------------------------------------------------------------------------
@@ -184,6 +192,63 @@ class PolyhedralSet:
         if rows.A_eq is not None:
             out += eq @ rows.A_eq
         return out
+
+    def _with_matrices(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        data: Mapping[str, Any],
+        batch_shape: tuple[int, ...],
+    ) -> tuple[PolyhedralSet, dict[str, Any]]:
+        """Return the set with other matrices, with or without batch axes, and the data left."""
+        known = [f.name for f in self._fields]
+        raise TypeError(
+            f"{type(self).__name__} has no parameter {next(iter(matrices))!r} that a call could "
+            f"replace; it has {', '.join(known) if known else 'none'}."
+        )
+
+    def _run(
+        self, x: np.ndarray, data: np.ndarray, active_tol: float, *, keep: bool,
+        n_threads: int | None, start: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> RawRecord:  # fmt: skip
+        """Project the rows of x; arguments as :func:`hsref._batch.run_project`."""
+        return _batch.run_project(
+            self.kernel, x, data, active_tol, keep=keep, n_threads=n_threads, start=start
+        )
+
+    def _run_hs(
+        self, raw: RawRecord, data: np.ndarray, mask: int, g: np.ndarray, n_threads: int | None,
+        transpose: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """Return V g for rows g, shape (R * B, N); V is symmetric unless a set says otherwise."""
+        return _batch.run_hs(self.kernel, raw, data, mask, g, n_threads)
+
+    def _all_rows(self) -> np.ndarray:
+        """Return [A_eq; A_ub], shape (1 or B, p + m, n), of a set whose matrices may be given."""
+        raise TypeError(f"{type(self).__name__} has no matrices to differentiate in.")
+
+    def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+        """Return an independent basis of the active rows that holds the working set.
+
+        Equalities (B, p) and the others, for the sets that have `_all_rows`.
+        """
+        raise TypeError(f"{type(self).__name__} has no matrices to differentiate in.")
+
+    def _metric(self) -> np.ndarray | None:
+        """Return H, (1 or B, n) or (1 or B, n, n), of a projection in another norm; else None."""
+        return None
+
+    def _force(self, x: Any, times: Any) -> Any:
+        """Return q for the objective y'Hy/2 - q'y that the input x stands for; times(x) = H x."""
+        return times(x) if self.force_of_metric else x
+
+    def _accepts_start(self, other: PolyhedralSet) -> bool:
+        """Return whether working sets of a record onto `other` have a meaning here."""
+        return (
+            other.kernel.project_point is self.kernel.project_point
+            and other._row_counts() == self._row_counts()
+            and other.kernel.code_size == self.kernel.code_size
+            and (other._metric() is None) == (self._metric() is None)
+        )
 
     # -- derivatives in the data: a set with a closed form overrides these three ----------------
 

@@ -245,6 +245,11 @@ def check_set(value: Any, owner: str) -> None:
     """Raise a sentence unless `value` is a set."""
     if not isinstance(value, PolyhedralSet):
         raise TypeError(f"{owner} takes sets such as hsref.Simplex(3); got {type(value).__name__}.")
+    if not value.plain_kernel:
+        raise TypeError(
+            f"{owner} measures distances in the Euclidean norm, and {type(value).__name__} does "
+            "not: build the metric around the whole set."
+        )
 
 
 def _stack(rows: list[Rows], sizes: list[int]) -> Rows:

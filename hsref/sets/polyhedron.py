@@ -17,7 +17,15 @@ import numpy as np
 
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS
-from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
+from .base import (
+    ConstraintFlags,
+    DataField,
+    Multipliers,
+    PolyhedralSet,
+    Rows,
+    as_count,
+    as_parameter,
+)
 from .polyhedron_data import PULL, PUSH, run_rhs
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows
@@ -184,6 +192,37 @@ class Polyhedron(PolyhedralSet):
             return data.get(name, getattr(self, name))
 
         return Rows(self.A_ub, get("b_ub"), self.A_eq, get("b_eq"), get("lower"), get("upper"))
+
+    def _all_rows(self) -> np.ndarray:
+        """Return [A_eq; A_ub] with a batch axis in front, shape (1, p + m, n)."""
+        none = np.zeros((0, self.size))
+        parts = [none if rows is None else rows for rows in (self.A_eq, self.A_ub)]
+        return np.concatenate(parts)[None]
+
+    def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+        m, p = self._row_counts()
+        n, batch = self.size, len(raw.status)
+        flags = np.zeros((batch, m + p + 2 * n), bool)
+        has = np.flatnonzero(raw.info[:, INFO_TAPE_INTS] >= 3)
+        first = raw.at_i[:-1][has]
+        count = raw.tape_i[first + 2].astype(np.int64)
+        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        flags[np.repeat(has, count), raw.tape_i[np.repeat(first + 3, count) + place]] = True
+        eq = np.zeros((batch, p), bool)
+        eq[:, self._reduction.eq_ids[: len(self._reduction.basis)]] = True
+        ends = (m, m + p, m + p + n)
+        ub, _, lower, upper = np.split(flags, ends, axis=1)
+        return eq, ConstraintFlags(ub, lower, upper)
+
+    def _with_matrices(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        data: Mapping[str, Any],
+        batch_shape: tuple[int, ...],
+    ) -> tuple[PolyhedralSet, dict[str, Any]]:
+        from .family import with_matrices
+
+        return with_matrices(self, matrices, data, batch_shape)
 
     # -- solving --------------------------------------------------------------------------------
 
