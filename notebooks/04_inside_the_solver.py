@@ -100,7 +100,7 @@ assert [s["kind"] for s in steps] == ["start", "add", "add", "drop", "add"]
 # The same, drawn. Each line is a row, the grey polygon is the set. Blue are the rows of the working
 # set, on which the point stays; where a row was dropped, red is the row that is being enforced.
 
-# %% tags=["thumbnail"]
+# %%
 CORNERS = np.array([np.linalg.solve(A[[k, (k + 1) % 5]], a[[k, (k + 1) % 5]]) for k in range(5)])
 
 
@@ -296,7 +296,7 @@ assert np.allclose(line[-1], hsref.project(x3, hsref.Polyhedron(B, b)))
 # **An empty set proves itself.** Three half-planes, each pair of which meets, have no common point.
 # The method stops with weights under which the rows cancel and the right-hand sides do not.
 
-# %%
+# %% tags=["thumbnail"]
 E = np.array([[np.cos(s), np.sin(s)] for s in np.deg2rad([90.0, 210.0, 330.0])])
 e = np.array([-0.5, -0.5, -0.5])
 ending = dual_active_set(E, e, np.array([0.3, 0.6]))[-1]

@@ -40,7 +40,7 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 # $y$, pulling back *removes the part of $g$ that points off the face*. Here $g$ is the same
 # everywhere, the loss falls towards the lower left.
 
-# %%
+# %% tags=["thumbnail"]
 angle = np.deg2rad([15.0, 80.0, 150.0, 215.0, 295.0])
 A = np.column_stack([np.cos(angle), np.sin(angle)])
 a = np.array([1.1, 0.9, 1.0, 1.1, 0.9])
@@ -165,7 +165,7 @@ def backward(output):
 # A network with a projection at its end, its tape drawn as it was recorded: values flow to the
 # right, cotangents back to the left.
 
-# %% tags=["thumbnail"]
+# %%
 rng = np.random.default_rng(0)
 inputs, wanted = rng.normal(size=(32, 3)), rng.dirichlet(np.ones(4), 32)
 C = hsref.Simplex(4)

@@ -123,7 +123,7 @@ def thumbnail(notebook: Any) -> Any:
             picture = Image.open(io.BytesIO(base64.b64decode(pictures(cell)[0])))
             height = round(WIDTH * picture.height / picture.width)
             small = picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-            return small.quantize(64)
+            return small.quantize(200)
     raise LookupError("no cell is tagged as the thumbnail")
 
 
