@@ -216,9 +216,17 @@ class Slab(PolyhedralSet):
 REGISTRY["Slab"] = Slab
 '''
 folder = tempfile.TemporaryDirectory()
-(Path(folder.name) / "slab.py").write_text(SOURCE)
 sys.path.insert(0, folder.name)
-slab = importlib.import_module("slab")
+
+
+def written(name, text):
+    """Write a file and import it, as a user's editor and program would."""
+    (Path(folder.name) / f"{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+slab = written("slab", SOURCE)
 print(len(SOURCE.splitlines()), "lines")
 
 # %% [markdown]
@@ -324,9 +332,7 @@ assert np.array_equal(hsref.project(points, S, n_threads=1), on_cpu)
 
 # %%
 broken_source = SOURCE.replace("c[j] * along / square", "c[j] * along")
-broken_source = broken_source.replace("Slab", "BrokenSlab")
-(Path(folder.name) / "broken_slab.py").write_text(broken_source)
-broken = importlib.import_module("broken_slab")
+broken = written("broken_slab", broken_source.replace("Slab", "BrokenSlab"))
 
 STATEMENTS = ("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11")
 worst = {}
@@ -420,8 +426,7 @@ assert np.isclose(sums[-1], 0.5, atol=1e-12)
 #
 # ```python
 # text = SOURCE.replace("min(max(level, low), high)", "min(level, high)")
-# (Path(folder.name) / "one_sided.py").write_text(text.replace("Slab", "OneSided"))
-# kind = importlib.import_module("one_sided").OneSided
+# kind = written("one_sided", text.replace("Slab", "OneSided")).OneSided
 # try:
 #     failed = not theory.verify.run(sets={"OneSided": kind.examples()}, statements=["T1", "T2"],
 #                                    points=20, out=Path(folder.name) / "one-sided")
