@@ -211,9 +211,11 @@ def write_codes(x_size, active_tol, code, dual, info, margin, data, shared, work
         slack = min(slack, gap)
     for j in range(y.shape[0]):
         if state[j] != 0:
-            # Equal bounds: the sign of the multiplier says which of the two works.
             push = t[j] - high[j] if state[j] > 0 else t[j] - low[j]
-            above = push > 0.0 or (push == 0.0 and state[j] > 0)
+            above = state[j] > 0
+            # Equal bounds: the sign of the multiplier says which of the two works.
+            if low[j] >= high[j] and push != 0.0:
+                above = push > 0.0
             code[skip + j] |= (
                 ACTIVE_UPPER | WORKING_UPPER if above else ACTIVE_LOWER | WORKING_LOWER
             )

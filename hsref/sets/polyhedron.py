@@ -70,12 +70,12 @@ class Polyhedron(PolyhedralSet):
     input. An empty set is found when it is projected onto, with a Farkas certificate.
 
     The set chooses its algorithm, by its rows and whether it has bounds. With bounds and few rows
-    (up to n / 4) or sparse ones, the bounds are eliminated: a few Newton steps on the multipliers
-    of the rows, each a visit of their nonzero entries plus k^3 / 6 for k rows; an HS product visits
-    the entries and adds k^2. Otherwise a dual active set: s k (m + k) with s steps and k working
-    rows, plus (m + p) n; an HS product k (2 n + k). Without bounds and with many dense rows it
-    begins with block exchanges, which makes s a handful. Set-up costs O((m + p) n (m + p) + n^2 p)
-    once, O((m + p) n p) where bounds are eliminated.
+    (up to n / 5) or sparse ones (up to n / 2) the bounds are eliminated: a few Newton steps on the
+    multipliers of the rows, each a visit of their nonzero entries plus k^3 / 6 for k rows; an HS
+    product visits the entries and adds k^2. Otherwise a dual active set: s k (m + k) with s steps
+    and k working rows, plus (m + p) n; an HS product k (2 n + k). Without bounds and with many
+    dense rows it begins with block exchanges, which makes s a handful. Set-up costs
+    O((m + p) n (m + p) + n^2 p) once, O((m + p) n p) where bounds are eliminated.
 
     References
     ----------
@@ -133,7 +133,7 @@ class Polyhedron(PolyhedralSet):
     def examples(cls) -> tuple[Polyhedron, ...]:
         """Return sets for every method, generic and degenerate: dependent rows, a point, R^2."""
         square = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
-        sums = np.vstack([np.kron(np.eye(3), np.ones(3)), np.kron(np.ones(3), np.eye(3))])
+        sums = np.vstack([np.kron(np.eye(4), np.ones(4)), np.kron(np.ones(4), np.eye(4))])
         return (
             cls([[1.0, 2.0, -1.0], [-2.0, 1.0, 1.0]], [2.0, 1.0], [[1.0, 1.0, 1.0]], [1.0],
                 lower=0.0),
@@ -143,7 +143,7 @@ class Polyhedron(PolyhedralSet):
             cls(A_eq=[[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]], b_eq=[1.0, 3.0, 4.0]),
             cls(n=2),
             # Bounds eliminated: doubly stochastic matrices, every vertex of which is degenerate.
-            cls(A_eq=sums, b_eq=np.ones(6), lower=0.0),
+            cls(A_eq=sums, b_eq=np.ones(8), lower=0.0),
             # Block active set: sequences that rise by at most 1 from one entry to the next.
             cls(np.diff(np.eye(49), axis=0), np.ones(48)),
         )  # fmt: skip
