@@ -18,35 +18,62 @@ ACTIVE_TOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
 """Relative slack under which a row counts as active, by the dtype of x."""
 
 BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
-"""Frameworks whose arrays are recognised (by the module of their type)."""
+"""Frameworks whose arrays are recognised (by the module of their type, or of a base of it)."""
+
+_PLAIN = ("numpy", "builtins")
 
 
 def kind_of(x: Any) -> str:
-    """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists."""
+    """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists.
+
+    ``"dlpack"`` stands for any other array that can be exchanged through DLPack.
+    """
+    if isinstance(x, int | float | np.ndarray):
+        return "numpy"
     root = type(x).__module__.partition(".")[0]
+    if root in _PLAIN:
+        if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
+            raise TypeError(
+                "x is a list that holds arrays of another framework; stack them there first so "
+                "that their gradients are kept."
+            )
+        return "numpy"
     if root == "autograd":
         return "autograd"
     if root in BRIDGES:
         return BRIDGES[root]
+    for base in type(x).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root == "numpy":
+            return "numpy"
+        if root in BRIDGES:
+            return BRIDGES[root]
     if hasattr(type(x), "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False):
         return "cuda"
-    if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
-        raise TypeError(
-            "x is a list that holds arrays of another framework; stack them there first so that "
-            "their gradients are kept."
-        )
+    if hasattr(type(x), "__dlpack__") and hasattr(type(x), "__dlpack_device__"):
+        return "dlpack"
     return "numpy"
 
 
-def refuse_gradients(data: Mapping[str, Any]) -> None:
+def refuse_gradients(data: Mapping[str, Any], kind: str = "numpy") -> None:
+    """Raise unless parameters are plain values, or arrays of the framework `kind`."""
     for name, value in data.items():
-        if kind_of(value) == "cuda":
+        found = kind_of(value)
+        if found == "cuda":
             raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
-        if kind_of(value) != "numpy":
+        if found in ("numpy", kind):
+            continue
+        if found == "autograd":
             raise TypeError(
                 f"{name} carries gradients, and derivatives in the data of a set are not "
                 "available: pass its value, or differentiate with respect to x alone."
             )
+        if found == "dlpack":
+            raise TypeError(f"{name} is a {type(value).__name__}; pass numpy.from_dlpack({name}).")
+        raise TypeError(
+            f"{name} is a {found} array and x is not: convert one of the two yourself, so that no "
+            "gradient is lost and no precision changes behind your back."
+        )
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -141,16 +141,23 @@ def project(
         from .primitives import project_box
 
         return project_box(x, C, options, data)
-    refuse_gradients(data)
+    refuse_gradients(data, kind)
+    if kind == "PyTorch":
+        from .interop import torch
+
+        return torch.project(x, C, options, data)
+    if kind == "JAX":
+        from .interop import jax
+
+        return jax.project(x, C, options, data)
     if kind == "cuda":
         from ._cuda.resident import like
 
         return like(x, _solve_resident(x, C, options, data, keep=False).y)
-    if kind != "numpy":
-        raise TypeError(
-            f"x is a {kind} array, and this version has no bridge for it: pass a NumPy array, or "
-            "use projection(x, C).jacobian() inside a custom function of that framework."
-        )
+    if kind == "dlpack":
+        from .interop import dlpack
+
+        return dlpack.project(x, C, options, data)
     record = _solve(x, C, options, data, keep=False)
     return as_kind(record, x)
 

@@ -13,7 +13,13 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("certificates", "tolerances", "oracle")
 
 # Scripts that tests run in a process of their own; --doctest-modules would import them into ours.
-collect_ignore = ["cuda_ptx.py", "cuda_simulator.py", "make_adam_trace.py"]
+collect_ignore = [
+    "cuda_ptx.py",
+    "cuda_simulator.py",
+    "make_adam_trace.py",
+    "torch_simulator.py",
+    "torch_workers.py",
+]
 
 # deadline=None: the first example of a property may compile for seconds.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}

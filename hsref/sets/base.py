@@ -7,10 +7,12 @@ return it is projected, differentiated, batched, validated and recorded by the s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
     from .polyhedron import Polyhedron
 
 CONTAINS_TOL = 1e-9
+
+_NUMBERS = itertools.count()
+_BY_KEY: WeakValueDictionary[str, PolyhedralSet] = WeakValueDictionary()
+
+
+def set_of(key: str) -> PolyhedralSet:
+    """Return the living set of this process whose ``_key`` this is."""
+    found = _BY_KEY.get(key)
+    if found is None:
+        raise RuntimeError(
+            "the set of this projection is gone: keep a reference to it as long as compiled code "
+            "or a graph that uses it."
+        )
+    return found
 
 
 class InfeasibleError(ValueError):
@@ -121,6 +137,12 @@ class PolyhedralSet:
         for field in fields:
             field.value.flags.writeable = False
         self.__dict__.update(shape=shape, _fields=fields, _cache={}, _frozen=True)
+        self._enter()
+
+    def _enter(self) -> None:
+        """Give this object a name of its own, which graphs that hold only strings can carry."""
+        key = self.__dict__["_key"] = f"{type(self).__name__}-{next(_NUMBERS)}"
+        _BY_KEY[key] = self
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_frozen"):
@@ -131,10 +153,11 @@ class PolyhedralSet:
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_cache"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_key")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _cache={})
+        self._enter()
         for value in state.values():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
