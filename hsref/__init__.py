@@ -17,11 +17,15 @@ _HOMES = {
     "projection": ".solve",
     "Projection": ".record",
     "Residuals": ".record",
+    "WarmStart": ".record",
     "HSJacobian": ".jacobian",
     "hs_jacobian_set": ".jacobian",
     "Status": "._codes",
     "InfeasibleError": ".sets.base",
     "NotSolvedError": ".solve",
+    "DegenerateDataGradientError": ".saddle",
+    "WeightedNorm": ".sets.weighted_norm",
+    "quadratic_program": ".quadratic",
     "Multipliers": ".sets.base",
     "ConstraintFlags": ".sets.base",
     "PolyhedralSet": ".sets.base",
@@ -33,6 +37,7 @@ _MODULES = ("nn", "optim", "sets", "theory", "applications")
 
 __all__ = [
     "ConstraintFlags",
+    "DegenerateDataGradientError",
     "HSJacobian",
     "InfeasibleError",
     "Multipliers",
@@ -41,6 +46,8 @@ __all__ = [
     "Projection",
     "Residuals",
     "Status",
+    "WarmStart",
+    "WeightedNorm",
     "__version__",
     "hs_jacobian_set",
     "jvp",
@@ -48,6 +55,7 @@ __all__ = [
     "optim",
     "project",
     "projection",
+    "quadratic_program",
     "sets",
     "theory",
     "vjp",
@@ -58,9 +66,12 @@ if TYPE_CHECKING:
     from . import nn, optim, sets, theory
     from ._codes import Status
     from .jacobian import HSJacobian, hs_jacobian_set
-    from .record import Projection, Residuals
+    from .quadratic import quadratic_program
+    from .record import Projection, Residuals, WarmStart
+    from .saddle import DegenerateDataGradientError
     from .sets import *  # noqa: F403
     from .sets.base import ConstraintFlags, InfeasibleError, Multipliers, PolyhedralSet
+    from .sets.weighted_norm import WeightedNorm
     from .solve import NotSolvedError, jvp, project, projection, vjp, warmup
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from .jacobian import check_selection
-from .record import Projection
+from .record import Projection, WarmStart
 from .sets.base import PolyhedralSet
 
 ACTIVE_TOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-6}
 """Relative slack under which a row counts as active, by the dtype of x."""
+
+MATRICES = ("A_ub", "A_eq", "H")
+"""Matrices that a call may replace."""
 
 BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 """Frameworks whose arrays are recognised (by the module of their type, or of a base of it)."""
@@ -23,7 +26,7 @@ BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 _PLAIN = ("numpy", "builtins")
 
 
-def kind_of(x: Any) -> str:
+def kind_of(x: Any, name: str = "x") -> str:
     """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists.
 
     ``"dlpack"`` stands for any other array that can be exchanged through DLPack.
@@ -34,8 +37,8 @@ def kind_of(x: Any) -> str:
     if root in _PLAIN:
         if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
             raise TypeError(
-                "x is a list that holds arrays of another framework; stack them there first so "
-                "that their gradients are kept."
+                f"{name} is a list that holds arrays of another framework; stack them there first "
+                "so that their gradients are kept."
             )
         return "numpy"
     if root == "autograd":
@@ -55,25 +58,35 @@ def kind_of(x: Any) -> str:
     return "numpy"
 
 
-def refuse_gradients(data: Mapping[str, Any], kind: str = "numpy") -> None:
-    """Raise unless parameters are plain values, or arrays of the framework `kind`."""
+def refuse_gradients(
+    data: Mapping[str, Any], owner: str = "project", welcome: str = "numpy"
+) -> None:
+    """Raise a sentence for a parameter whose gradient (or device) would be dropped.
+
+    Plain values pass, and arrays of the framework `welcome`.
+    """
     for name, value in data.items():
-        found = kind_of(value)
-        if found == "cuda":
-            raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
-        if found in ("numpy", kind):
+        kind = kind_of(value, name)
+        if kind in ("numpy", welcome):
             continue
-        if found == "autograd":
+        if kind == "cuda":
+            raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
+        if kind == "autograd":
             raise TypeError(
-                f"{name} carries gradients, and derivatives in the data of a set are not "
-                "available: pass its value, or differentiate with respect to x alone."
+                f"{name} carries gradients, which {owner} would drop: use project() with x of the "
+                "same framework, or pass the value alone."
             )
-        if found == "dlpack":
+        if kind == "dlpack":
             raise TypeError(f"{name} is a {type(value).__name__}; pass numpy.from_dlpack({name}).")
         raise TypeError(
-            f"{name} is a {found} array and x is not: convert one of the two yourself, so that no "
-            "gradient is lost and no precision changes behind your back."
+            f"{name} is a {kind} array and x is not: give both as arrays of one framework, so that "
+            "no gradient is lost."
         )
+
+
+def has_traced(data: Mapping[str, Any]) -> bool:
+    """Return whether a parameter is traced by autograd."""
+    return any(kind_of(value, name) == "autograd" for name, value in data.items())
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -108,12 +121,12 @@ def as_points(x: Any, C: PolyhedralSet) -> np.ndarray:
 
 def check_points(dtype: np.dtype, shape: tuple[int, ...], C: PolyhedralSet) -> None:
     """Raise a sentence unless dtype and shape are those of a batch of points of C."""
-    if dtype == np.float16 or dtype.name == "bfloat16":
-        raise TypeError(
-            f"x is {dtype.name}, too coarse to tell active rows from inactive ones: convert it "
-            "with x.astype('float32'), and the result back if you must."
-        )
     if dtype not in ACTIVE_TOL:
+        if dtype == np.float16 or dtype.name == "bfloat16":
+            raise TypeError(
+                f"x is {dtype.name}, too coarse to tell active rows from inactive ones: convert it "
+                "with x.astype('float32'), and the result back if you must."
+            )
         raise TypeError(f"x must be float32 or float64 (or integers); got dtype {dtype}.")
     axes = len(C.shape)
     if len(shape) < axes or shape[len(shape) - axes :] != C.shape:
@@ -157,13 +170,30 @@ def as_data(
     return out
 
 
+def take_matrices(
+    C: PolyhedralSet, data: Mapping[str, Any], dtype: np.dtype, batch_shape: tuple[int, ...]
+) -> tuple[PolyhedralSet, Mapping[str, Any]]:
+    """Return the set with the matrices of this call, and the data without them."""
+    names = [name for name in MATRICES if name in data]
+    if not names:
+        return C, data
+    given = {}
+    for name in names:
+        array = np.asarray(data[name])
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}.")
+        given[name] = array.astype(dtype).astype(np.float64)
+    rest = {name: value for name, value in data.items() if name not in names}
+    return C._with_matrices(given, rest, batch_shape)
+
+
 def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
     """Return the data rows of the kernel, shape (1, P) or (B, P)."""
     if not replaced:
         return C._data_row
-    rows = max(len(v) for v in replaced.values())
+    rows = next((len(v) for v in replaced.values() if len(v) != 1), 1)
     parts = [
-        np.broadcast_to(replaced.get(f.name, f.value[None]), (rows, *f.shape)).reshape(rows, -1)
+        np.broadcast_to(replaced.get(f.name, f.value[None]), (rows, *f.shape)).reshape(rows, f.size)
         for f in C._fields
     ]
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
@@ -172,17 +202,31 @@ def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) 
 def as_start(
     start: Any, C: PolyhedralSet, batch_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
+    if isinstance(start, WarmStart):
+        record = start.record
+        fits = (
+            record is not None
+            and record.batch_shape == batch_shape
+            and record.set.shape == C.shape
+            and C._accepts_start(record.set)
+        )
+        start = record if fits else None
     if start is None:
         return None
     if not isinstance(start, Projection):
-        raise TypeError(f"start must be a Projection record; got {type(start).__name__}.")
+        raise TypeError(
+            f"start must be a Projection record or a WarmStart; got {type(start).__name__}."
+        )
     if start.batch_shape != batch_shape or start.set.shape != C.shape:
         raise ValueError(
             f"start is a record of batch {start.batch_shape} onto {start.set!r}; expected batch "
             f"{batch_shape} onto {C!r}."
         )
-    if start.set.kernel.project_point is not C.kernel.project_point:
-        raise ValueError(f"start was made by another algorithm ({start.method}) than {C!r} uses.")
+    if not C._accepts_start(start.set):
+        raise ValueError(
+            f"start is a record onto {start.set!r}, made by another algorithm or with other rows "
+            f"than {C!r} has: its working sets mean nothing here."
+        )
     return C._warm_start(start._raw)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._batch import run_hs
 from ._codes import SELECTION_MASK
 from .record import Projection
 from .sets.base import PolyhedralSet
@@ -40,7 +39,8 @@ class HSJacobian:
     r"""One element V of the HS-Jacobian for every sample of a record.
 
     V is symmetric and idempotent with eigenvalues 0 and 1, so V.T is V and the same operator
-    serves vector-Jacobian and Jacobian-vector products.
+    serves vector-Jacobian and Jacobian-vector products. (In a weighted norm V is symmetric in that
+    norm only, and ``V.T`` is another operator.)
 
     Parameters
     ----------
@@ -65,13 +65,18 @@ class HSJacobian:
     1
     """
 
-    __slots__ = ("n_threads", "record", "selection")
+    __slots__ = ("n_threads", "record", "selection", "transposed")
     __array_ufunc__ = None
 
     def __init__(
-        self, record: Projection, selection: str = "active", n_threads: int | None = None
+        self,
+        record: Projection,
+        selection: str = "active",
+        n_threads: int | None = None,
+        transposed: bool = False,
     ) -> None:
         self.record = record
+        self.transposed = transposed
         self.selection = check_selection(selection)
         self.n_threads = n_threads
 
@@ -91,8 +96,10 @@ class HSJacobian:
 
     @property
     def T(self) -> HSJacobian:
-        """The transpose, which is V itself: V is symmetric."""
-        return self
+        """The transpose: V itself, which is symmetric, unless the norm is weighted."""
+        if self.record.set.symmetric:
+            return self
+        return HSJacobian(self.record, self.selection, self.n_threads, not self.transposed)
 
     def __matmul__(self, v: Any) -> Any:
         """Return V v.
@@ -112,7 +119,9 @@ class HSJacobian:
             return hs_product(v, self)
         return self._apply(v)
 
-    __rmatmul__ = __matmul__
+    def __rmatmul__(self, v: Any) -> Any:
+        """Return V' v."""
+        return self.T @ v
 
     def _apply(self, v: Any) -> NDArray[Any]:
         record = self.record
@@ -127,9 +136,9 @@ class HSJacobian:
         if v.dtype.kind not in "fiub":
             raise TypeError(f"J @ v needs real numbers; got dtype {v.dtype}.")
         rows = np.ascontiguousarray(v, dtype=record.x.dtype).reshape(-1, record.set.size)
-        out = run_hs(
-            record.set.kernel, record._raw, record._packed, SELECTION_MASK[self.selection], rows,
-            self.n_threads,
+        out = record.set._run_hs(
+            record._raw, record._packed, SELECTION_MASK[self.selection], rows, self.n_threads,
+            self.transposed,
         )  # fmt: skip
         return out.reshape(v.shape)
 
@@ -195,6 +204,8 @@ def hs_jacobian_set(
     """
     from .solve import projection
 
+    if not C.plain_kernel:
+        raise TypeError(f"hs_jacobian_set lists Euclidean projectors; {C!r} has another norm.")
     record = projection(x, C)
     if record.batch_shape:
         raise ValueError(

@@ -20,12 +20,15 @@ from ._input import (
     as_start,
     check_options,
     check_points,
+    has_traced,
     kind_of,
     pack_data,
     refuse_gradients,
+    take_matrices,
 )
+from .data_gradients import check_names, field_shape, pull_to, push
 from .jacobian import HSJacobian
-from .record import Projection
+from .record import Projection, WarmStart
 from .sets.base import InfeasibleError, PolyhedralSet
 
 
@@ -53,8 +56,9 @@ def project(
     device: str | None = None,
     n_threads: int | None = None,
     on_infeasible: str = "raise",
-    start: Projection | None = None,
+    start: Projection | WarmStart | None = None,
     selection: str = "active",
+    degenerate_data: str = "raise",
     **data: Any,
 ) -> Any:
     r"""Project points onto a polyhedron; differentiable.
@@ -81,14 +85,23 @@ def project(
         environment variable ``HSREF_NUM_THREADS``. The result does not depend on it.
     on_infeasible : {"raise", "nan"}
         Whether an empty set raises, or gives NaN and a zero gradient for that sample.
-    start : Projection, optional
-        A previous record for the same set and batch, whose working sets the solver starts from.
+    start : Projection or WarmStart, optional
+        A previous record for the same set and batch, whose working sets the solver starts from,
+        sample by sample; or a :class:`hsref.WarmStart`, which keeps the last record for a loop.
+        Answers agree with those of a cold start to rounding. General polyhedra and what is built
+        on them make use of it; closed forms have no use for one and ignore it.
     selection : {"active", "working", "support"}
         Which active rows define the derivative; see :class:`hsref.HSJacobian`.
+    degenerate_data : {"raise", "minimum_norm"}
+        What the derivative in ``A_ub`` and ``A_eq`` is where active rows are dependent: there is
+        none, and this raises; or the one that pseudo-inverses of all active rows give, a choice
+        that depends on how the set is written. Other derivatives never need it.
     **data
         Parameters of `C` replaced for this call (``b_ub, b_eq, lower, upper`` for polyhedra, the
         constructor's names for other sets), with or without the batch axes. Cast to the dtype of
-        x.
+        x. A general polyhedron also takes ``A_ub`` and ``A_eq``: each different matrix is prepared
+        anew at every call, O((m + p)^2 n), so keep those that stay in a set of their own.
+        All of them may carry gradients, like x.
 
     Returns
     -------
@@ -105,6 +118,8 @@ def project(
         The set is empty, with a Farkas certificate.
     NotSolvedError
         A sample ended above tolerance.
+    DegenerateDataGradientError
+        A matrix carries gradients and the active rows of a sample are dependent.
 
     Notes
     -----
@@ -134,14 +149,14 @@ def project(
     """
     options: dict[str, Any] = {
         "device": device, "n_threads": n_threads, "on_infeasible": on_infeasible, "start": start,
-        "selection": selection,
+        "selection": selection, "degenerate_data": degenerate_data,
     }  # fmt: skip
     kind = kind_of(x)
-    if kind == "autograd":
+    if kind == "autograd" or (kind == "numpy" and has_traced(data)):
         from .primitives import project_box
 
         return project_box(x, C, options, data)
-    refuse_gradients(data, kind)
+    refuse_gradients(data, welcome=kind)
     if kind == "PyTorch":
         from .interop import torch
 
@@ -158,8 +173,8 @@ def project(
         from .interop import dlpack
 
         return dlpack.project(x, C, options, data)
-    record = _solve(x, C, options, data, keep=False)
-    return as_kind(record, x)
+    found = _solve(x, C, options, data, keep=False)
+    return as_kind(found.y.copy() if isinstance(found, Projection) else found, x)
 
 
 def projection(
@@ -169,8 +184,9 @@ def projection(
     device: str | None = None,
     n_threads: int | None = None,
     on_infeasible: str = "raise",
-    start: Projection | None = None,
+    start: Projection | WarmStart | None = None,
     selection: str = "active",
+    degenerate_data: str = "raise",
     **data: Any,
 ) -> Projection:
     """Project points and return the whole record.
@@ -200,27 +216,27 @@ def projection(
     """
     options: dict[str, Any] = {
         "device": device, "n_threads": n_threads, "on_infeasible": on_infeasible, "start": start,
-        "selection": selection,
+        "selection": selection, "degenerate_data": degenerate_data,
     }  # fmt: skip
     kind = kind_of(x)
     if kind == "cuda":
-        refuse_gradients(data)
+        refuse_gradients(data, "projection")
         return _solve_resident(x, C, options, data, keep=True)
     if kind != "numpy":
         raise TypeError(
             f"projection() makes a plain record and would drop the gradient of a {kind} array: "
             "use project(), or pass the value alone."
         )
-    refuse_gradients(data)
+    refuse_gradients(data, "projection")
     record = _solve(x, C, options, data, keep=True)
     assert isinstance(record, Projection)
     return record
 
 
-def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
+def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[np.ndarray, Any]:
     r"""Return the projection and the function that pulls cotangents back through it.
 
-    .. math:: y = \Pi_C(x), \qquad pull(g) = V^T g = V g
+    .. math:: y = \Pi_C(x), \qquad \bar x = V^T g = V g, \qquad \bar c_K = (M_K^+)^T g
 
     This is all that a framework's custom-gradient hook needs; nothing is solved in `pull`.
 
@@ -230,6 +246,9 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
         Points. Not modified.
     C : PolyhedralSet
         The set.
+    wrt : str or tuple of str
+        What to differentiate in: ``"x"`` and parameters of the set (given at the call or not), as
+        in ``wrt=("x", "b_ub")``. See :mod:`hsref.data_gradients` for the formula.
     **keywords
         Those of :func:`projection`.
 
@@ -238,8 +257,14 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
     y : ndarray
         The projections.
     pull : callable
-        Takes an array shaped like y (further axes in front are further cotangents), returns one
-        shaped like x.
+        Takes an array shaped like y (further axes in front are further cotangents). Returns one
+        shaped like x when `wrt` is ``"x"``; for a tuple a dict with one entry a name, each in the
+        shape of that argument as it was given: a parameter shared by the batch receives the sum.
+
+    Raises
+    ------
+    TypeError
+        The set has no such parameter, or declares no derivative in it.
 
     Examples
     --------
@@ -248,36 +273,96 @@ def vjp(x: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, Any]:
     >>> y, pull = vjp(np.array([0.6, 0.8, -1.0]), Simplex(3))
     >>> pull(np.array([1.0, 0.0, 5.0]))
     array([ 0.5, -0.5,  0. ])
+    >>> y, pull = vjp(np.array([0.6, 0.8, -1.0]), Simplex(3), wrt=("x", "total"), total=2.0)
+    >>> pull(np.array([1.0, 0.0, 5.0]))
+    {'x': array([ 0.5, -0.5,  0. ]), 'total': array(0.5)}
+
+    A tape of one's own, in plain NumPy: each step leaves a function that moves cotangents on.
+
+    >>> from hsref import L1Ball
+    >>> tape, grads = [], {}
+    >>> def layer(name, x, radius):
+    ...     y, pull = vjp(x, L1Ball(3), wrt=("x", "radius"), radius=radius)
+    ...     tape.append((name, pull))
+    ...     return y
+    >>> x, scale = np.array([[0.6, 0.8, -1.0], [3.0, 2.0, 0.25]]), np.array([1.0, 2.0, 4.0])
+    >>> z = layer("outer", scale * layer("inner", x, 2.0), 3.0)
+    >>> g = 2.0 * z  # of the loss sum(z ** 2)
+    >>> for name, pull in reversed(tape):
+    ...     found = pull(g)
+    ...     grads[name] = round(float(found["radius"]), 12)
+    ...     g = scale * found["x"]
+    >>> grads
+    {'outer': 3.0, 'inner': 4.922222222222}
     """
     record = projection(x, C, **keywords)
-    return record.y.copy(), record.jacobian().__matmul__
+    y = record.y.copy()
+    J = record.jacobian()
+    if isinstance(wrt, str) and wrt == "x":
+        return y, J.T.__matmul__
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    fields = check_names(record.set, [name for name in names if name != "x"])
+    shapes = {
+        name: np.shape(keywords[name]) if name in keywords else field_shape(record.set, name)
+        for name in fields
+    }
+    degenerate = keywords.get("degenerate_data", "raise")
+
+    def pull_all(g: Any) -> dict[str, np.ndarray]:
+        found = pull_to(record, g, shapes, degenerate_data=degenerate)
+        out: dict[str, np.ndarray] = {}
+        for name in names:
+            part = J.T @ g if name == "x" else np.asarray(found[name])
+            out[name] = part.astype(record.x.dtype, copy=False)
+        return out
+
+    return y, pull_all
 
 
-def jvp(x: Any, v: Any, C: PolyhedralSet, **keywords: Any) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return the projection and the image V v of a tangent vector.
+def jvp(
+    x: Any, v: Any, C: PolyhedralSet, *, tangents: Mapping[str, Any] | None = None, **keywords: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the projection and its change along tangents of x and of the data.
+
+    .. math:: dy = V v + M_K^+\, dc_K
 
     Parameters
     ----------
-    x, v : array_like, shape (*batch, *C.shape)
-        Points and tangents. Not modified.
+    x : array_like, shape (*batch, *C.shape)
+        Points. Not modified.
+    v : array_like, shape (*batch, *C.shape), or None
+        Tangents of x; None for none.
     C : PolyhedralSet
         The set.
+    tangents : mapping of str to array_like, optional
+        Tangents of parameters of the set, each with or without the batch axes.
     **keywords
         Those of :func:`projection`.
 
     Returns
     -------
     y, dy : ndarray
-        The projections and V v, shaped like x.
+        The projections and their change, shaped like x.
+
+    Raises
+    ------
+    TypeError
+        The set has no such parameter, or declares no derivative in it.
 
     Examples
     --------
     >>> from hsref import Box, jvp
     >>> jvp([2.0, 0.5], [1.0, 1.0], Box(0.0, 1.0, n=2))[1]
     array([0., 1.])
+    >>> jvp([2.0, 0.5], None, Box(0.0, 1.0, n=2), tangents={"upper": 0.25})[1]
+    array([0.25, 0.  ])
     """
     record = projection(x, C, **keywords)
-    return record.y.copy(), record.jacobian() @ v
+    dy = np.zeros_like(record.x) if v is None else record.jacobian() @ v
+    if tangents:
+        degenerate = keywords.get("degenerate_data", "raise")
+        dy = dy + push(record, tangents, degenerate_data=degenerate)
+    return record.y.copy(), dy
 
 
 def warmup(sets: Any = None, dtypes: Any = (np.float64, np.float32)) -> list[str]:
@@ -337,31 +422,39 @@ def _solve(
     if not isinstance(C, PolyhedralSet):
         raise TypeError(f"C must be a set such as hsref.Simplex(3); got {type(C).__name__}.")
     check_options(options)
+    memory = options["start"]
+    keep = keep or isinstance(memory, WarmStart)
     array = as_points(x, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]
     flat = np.ascontiguousarray(array).reshape(-1, C.size)
     if keep and np.may_share_memory(flat, array):
         # A record must not change when the caller later writes into x.
         flat = flat.copy()
+    C, data = take_matrices(C, data, array.dtype, batch_shape)
     solver = C._for_data(frozenset(data)) if data else C
     replaced = as_data(data, solver, array.dtype, batch_shape)
     packed = pack_data(solver, replaced, flat.shape[0])
     start = as_start(options["start"], solver, batch_shape)
     if options["device"] == "cuda":
+        if not solver.plain_kernel:
+            raise ValueError(f"{solver!r} is solved on the host only: use device='cpu'.")
         from ._cuda.run import project_host
 
         raw = project_host(solver, flat, packed, ACTIVE_TOL[array.dtype], keep=keep)
     else:
-        raw = _batch.run_project(
-            solver.kernel, flat, packed, ACTIVE_TOL[array.dtype], keep=keep,
-            n_threads=options["n_threads"], start=start,
+        raw = solver._run(
+            flat, packed, ACTIVE_TOL[array.dtype], keep=keep, n_threads=options["n_threads"],
+            start=start,
         )  # fmt: skip
     if raw.status.any():
         record = _explain(flat, batch_shape, solver, raw, replaced, packed, options)
         return record if keep else record.y.copy()
     if not keep:
         return raw.y.reshape(array.shape)
-    return Projection(solver, flat, batch_shape, raw, replaced, packed, options["selection"])
+    record = Projection(solver, flat, batch_shape, raw, replaced, packed, options["selection"])
+    if isinstance(memory, WarmStart):
+        memory.record = record
+    return record
 
 
 def _solve_resident(
@@ -375,6 +468,8 @@ def _solve_resident(
     check_options(options)
     if options["device"] == "cpu":
         raise ValueError("x lives on a CUDA device; copy it to the host to use device='cpu'.")
+    if not C.plain_kernel:
+        raise ValueError(f"{C!r} is solved on the host only: copy x to the host first.")
     array = as_device_array(x, "x")
     check_points(np.dtype(array.dtype), array.shape, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]
@@ -412,10 +507,9 @@ def _explain(
             _refuse_nonfinite(name, values, bad[0], batch_shape, C)
     if raw.code.shape[0] != raw.status.shape[0]:
         # Only y was asked for: solve again with records, to be able to say what went wrong.
-        raw = _batch.run_project(
-            C.kernel, flat, packed, ACTIVE_TOL[flat.dtype], keep=True,
-            n_threads=options["n_threads"],
-        )  # fmt: skip
+        raw = C._run(
+            flat, packed, ACTIVE_TOL[flat.dtype], keep=True, n_threads=options["n_threads"]
+        )
     record = Projection(C, flat, batch_shape, raw, data, packed, options["selection"])
     for sample in np.flatnonzero(raw.status != SOLVED).tolist():
         index = tuple(int(k) for k in np.unravel_index(sample, batch_shape))

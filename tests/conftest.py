@@ -19,6 +19,7 @@ collect_ignore = [
     "make_adam_trace.py",
     "torch_simulator.py",
     "torch_workers.py",
+    "toy_set.py",
 ]
 
 # deadline=None: the first example of a property may compile for seconds.

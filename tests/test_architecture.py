@@ -18,9 +18,13 @@ STOREY = {
     "sets": 2,
     "record": 3,
     "jacobian": 4,
+    "saddle": 4,
+    "data_gradients": 4,
     "solve": 5,
     "_cuda": 6,
     "primitives": 6,
+    "matrix_primitives": 6,
+    "quadratic": 6,
     "nn": 7,
 }
 # Rooms that use the public face and that nothing imports.

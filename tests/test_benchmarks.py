@@ -18,6 +18,7 @@ if str(ROOT) not in sys.path:
 smoke = importlib.import_module("benchmarks.smoke")
 accuracy = importlib.import_module("benchmarks.accuracy")
 gate = importlib.import_module("benchmarks.gate")
+gpu_resources = importlib.import_module("benchmarks.gpu_resources")
 report = importlib.import_module("benchmarks.report")
 run = importlib.import_module("benchmarks.run")
 scaling = importlib.import_module("benchmarks.scaling")
@@ -139,3 +140,10 @@ def test_gate_counts_repeat_and_a_change_is_named(monkeypatch):
     changed = first | {"W1": [first["W1"][0] + 100, first["W1"][1]]}
     assert "W1" in gate.compare(changed, first, same=True)[0]
     assert "missing" in gate.compare(first, {}, same=True)[0]
+
+
+def test_occupancy_counts_whole_blocks_of_registers():
+    # 65 536 registers: 16 blocks of 128 threads at 32 each, 4 at 121 (handed out as 128)
+    assert gpu_resources.occupancy(32, 2048) == 1.0
+    assert gpu_resources.occupancy(121, 2048) == 4 * 128 / 2048
+    assert gpu_resources.occupancy(255, 2048) == 2 * 128 / 2048

@@ -36,6 +36,14 @@ def test_every_kernel_compiles_to_ptx_without_a_driver():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_without_a_compiler_one_sentence_says_what_is_missing(monkeypatch):
+    from hsref._cuda import compat, offline
+
+    monkeypatch.setattr(compat.cuda, "implementation", "Built-in", raising=False)
+    with pytest.raises(offline.NoCompilerError, match=r"hsref\[cuda12\]"):
+        offline.compile_ptx(hsref.Simplex(3).kernel, "project_point", np.float64)
+
+
 def test_without_a_device_one_sentence_says_what_is_missing():
     from hsref._cuda.compat import CudaUnavailableError, require_device
 

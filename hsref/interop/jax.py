@@ -1,12 +1,14 @@
 r"""JAX: arrays in, arrays out, under any nesting of jit, grad, jvp, vmap, jacrev, jacfwd, hessian.
 
-:func:`hsref.project` comes here when `x` is a JAX array or a tracer. There are two primitives, the
-projection (x, data) -> y and the linear map
+:func:`hsref.project` comes here when `x` is a JAX array or a tracer. There are three primitives:
+the projection (x, data) -> y, and the linear maps
 
-.. math:: (v; x, \text{data}) \mapsto V v,
+.. math:: \text{push}(dx, dc) = V dx + M_K^+ dc_K, \qquad \text{pull}(g) = (V^T g, (M_K^+)^T g),
 
-which is the derivative of the first in both modes, and its own transpose. Called with values they
-run NumPy code directly; inside ``jit`` they are pure callbacks on the host.
+which are its derivatives in the two modes, and each other's. Called with values they run NumPy code
+directly; inside ``jit`` they are pure callbacks on the host. The maps are constant near almost
+every (x, right-hand sides), but not in the matrices ``A_ub, A_eq, H``: second derivatives where
+those carry gradients are refused.
 
 No second solve. Compiled JAX code has no place for a Python object, so the record of a projection
 stays on the host, in a store of bounded size, and an integer that names it travels with y. A
@@ -36,7 +38,17 @@ from jax.interpreters import ad, batching, mlir
 import hsref
 from hsref._input import check_options, check_points
 
-from ._shared import field_axes, require_version
+from ._shared import (
+    SECOND_ORDER,
+    Plan,
+    lifted_shape,
+    matrices_among,
+    own_axes,
+    pull_arrays,
+    push_arrays,
+    require_rules,
+    require_version,
+)
 
 require_version("jax", jax.__version__)
 
@@ -55,6 +67,13 @@ class _Call:
     def keywords(self, data: Any) -> dict[str, Any]:
         """Return the keywords of :func:`hsref.projection`."""
         return {**dict(self.options), **dict(zip(self.names, data))}
+
+    def plan(self, x: bool, wanted: Any, shapes: Any) -> Plan:
+        """Return the plan of a derivative in x, or in the parameters marked as wanted."""
+        kept = [(n, s) for n, s, w in zip(self.names, shapes, wanted) if w]
+        names, given = tuple(n for n, _ in kept), tuple(tuple(s) for _, s in kept)
+        own = own_axes(self.C, names, [len(s) for s in given])
+        return Plan(self.C.shape, x, names, given, own, dict(self.options)["degenerate_data"])
 
     @property
     def device(self) -> str | None:
@@ -135,15 +154,25 @@ def _host_project(call: _Call, keep: bool, x: Any, *data: Any) -> tuple[np.ndarr
     return kept.jacobian.record.y.copy(), np.full(batch, number, np.int32)
 
 
-def _host_product(call: _Call, v: Any, token: Any, x: Any, *data: Any) -> np.ndarray:
-    """Return V v; v has the shape of x, with any further axes in front."""
-    v, token, x, *data = (np.asarray(a) for a in (v, token, x, *data))
-    if v.size == 0:
-        return np.zeros(v.shape, v.dtype)
-    kept = RECORDS.get(int(token.flat[0]))
+def _element(call: _Call, token: np.ndarray, x: np.ndarray, data: Any) -> Any:
+    """Return the element for these numbers, by the number of its record or by solving again."""
+    kept = RECORDS.get(int(token.flat[0])) if token.size else None
     if kept is None or not kept.answers(call, x, tuple(data)):
         _, kept = _solve(call, x, tuple(data))
-    return kept.jacobian @ v
+    return kept.jacobian
+
+
+def _host_pull(call: _Call, plan: Plan, g: Any, token: Any, x: Any, *data: Any) -> list[np.ndarray]:
+    """Return the cotangents that the plan asks for; g may have axes in front of those of x."""
+    g, token, x, *data = (np.asarray(a) for a in (g, token, x, *data))
+    return pull_arrays(_element(call, token, x, data), g, plan)
+
+
+def _host_push(call: _Call, plan: Plan, count: int, token: Any, x: Any, *rest: Any) -> np.ndarray:
+    """Return the change of y along the tangents, which come last."""
+    token, x, *rest = (np.asarray(a) for a in (token, x, *rest))
+    data, tangents = rest[: len(rest) - count], rest[len(rest) - count :]
+    return push_arrays(_element(call, token, x, data), tangents, plan)
 
 
 # -- primitives -----------------------------------------------------------------------------------
@@ -152,21 +181,27 @@ project_p = Primitive("hsref_project")
 """(x, *data) -> (y, number of the record)."""
 project_p.multiple_results = True
 
-product_p = Primitive("hsref_product")
-"""(v, number, x, *data) -> V v, linear in v."""
+pull_p = Primitive("hsref_pull")
+"""(g, number, x, *data) -> cotangents; linear in g."""
+pull_p.multiple_results = True
+
+push_p = Primitive("hsref_push")
+"""(number, x, *data, *tangents) -> dy; linear in the tangents, of which there are `count`."""
 
 
 def _at_home(call: _Call, x: Any) -> Any:
-    """Return where the results of an eager call belong: the sharding of x."""
+    """Return where the results of an eager call belong: the sharding of x, or None for anywhere."""
     sharding = getattr(x, "sharding", None)
-    if sharding is not None:
-        for device in sharding.device_set:
+    if sharding is None:
+        return None
+    for device in sharding.device_set:
+        if device.platform != "cpu":
             _require_host(call, device.platform)
-    return sharding
+    return sharding if getattr(x, "committed", True) else None
 
 
 def _require_host(call: _Call, platform: str) -> None:
-    if platform != "cpu" and call.device is None:
+    if dict(call.options)["device"] is None:
         raise ValueError(
             f"x lives on {platform}, and hsref computes JAX arrays on the host: pass device='cpu' "
             "to have it copied there and back, or move it to a CPU device."
@@ -181,14 +216,19 @@ def _back(array: np.ndarray, sharding: Any) -> Any:
 def _(x: Any, *data: Any, call: _Call, keep: bool) -> list[Any]:
     home = _at_home(call, x)
     y, token = _host_project(call, keep, x, *data)
-    # a number a sample, as few bytes as the batch; it needs no particular place
-    return [_back(y, home), jnp.asarray(token)]
+    # The number stays a NumPy array: it needs no particular place.
+    return [_back(y, home), token]
 
 
-@product_p.def_impl
-def _(v: Any, token: Any, x: Any, *data: Any, call: _Call) -> Any:
-    home = _at_home(call, v)
-    return _back(_host_product(call, v, token, x, *data), home)
+@pull_p.def_impl
+def _(g: Any, token: Any, x: Any, *data: Any, call: _Call, plan: Plan) -> list[Any]:
+    home = _at_home(call, x)
+    return [_back(part, home) for part in _host_pull(call, plan, g, token, x, *data)]
+
+
+@push_p.def_impl
+def _(token: Any, x: Any, *rest: Any, call: _Call, plan: Plan, count: int) -> Any:
+    return _back(_host_push(call, plan, count, token, x, *rest), _at_home(call, x))
 
 
 def _shaped(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -201,9 +241,24 @@ def _(x: Any, *data: Any, call: _Call, keep: bool) -> list[Any]:
     return [_shaped(x.shape, x.dtype), _shaped(batch, np.int32)]
 
 
-@product_p.def_abstract_eval
-def _(v: Any, token: Any, x: Any, *data: Any, call: _Call) -> Any:
-    return _shaped(v.shape, v.dtype)
+def _pull_shapes(plan: Plan, batch_axes: int, g: Any) -> list[tuple[int, ...]]:
+    lead = g.shape[: g.ndim - batch_axes - plan.axes]
+    return [g.shape] * plan.x + [(*lead, *shape) for shape in plan.shapes]
+
+
+def _push_shape(plan: Plan, token: Any, first: Any) -> tuple[int, ...]:
+    own = token.ndim + plan.axes if plan.x else len(plan.shapes[0])
+    return (*first.shape[: first.ndim - own], *token.shape, *plan.point)
+
+
+@pull_p.def_abstract_eval
+def _(g: Any, token: Any, x: Any, *data: Any, call: _Call, plan: Plan) -> list[Any]:
+    return [_shaped(shape, x.dtype) for shape in _pull_shapes(plan, token.ndim, g)]
+
+
+@push_p.def_abstract_eval
+def _(token: Any, x: Any, *rest: Any, call: _Call, plan: Plan, count: int) -> Any:
+    return _shaped(_push_shape(plan, token, rest[len(rest) - count]), x.dtype)
 
 
 def _on_host(function: Any, avals_out: Any, *args: Any) -> Any:
@@ -212,19 +267,31 @@ def _on_host(function: Any, avals_out: Any, *args: Any) -> Any:
 
 
 def _lower_project(x: Any, *data: Any, call: _Call, keep: bool) -> Any:
+    if dict(call.options)["start"] is not None:
+        raise TypeError(
+            "start is a record on the host, which compiled code cannot follow from call to call: "
+            "call project outside jit to start from one."
+        )
     batch = x.shape[: x.ndim - len(call.C.shape)]
     out = (jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct(batch, np.int32))
     return _on_host(functools.partial(_host_project, call, keep), out, x, *data)
 
 
-def _lower_product(v: Any, token: Any, x: Any, *data: Any, call: _Call) -> Any:
-    out = jax.ShapeDtypeStruct(v.shape, v.dtype)
-    return _on_host(functools.partial(_host_product, call), out, v, token, x, *data)
+def _lower_pull(g: Any, token: Any, x: Any, *data: Any, call: _Call, plan: Plan) -> Any:
+    shapes = _pull_shapes(plan, token.ndim, g)
+    out = [jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes]
+    return _on_host(functools.partial(_host_pull, call, plan), out, g, token, x, *data)
+
+
+def _lower_push(token: Any, x: Any, *rest: Any, call: _Call, plan: Plan, count: int) -> Any:
+    out = jax.ShapeDtypeStruct(_push_shape(plan, token, rest[len(rest) - count]), x.dtype)
+    return _on_host(functools.partial(_host_push, call, plan, count), out, token, x, *rest)
 
 
 for _primitive, _rule, _many in (
     (project_p, _lower_project, True),
-    (product_p, _lower_product, False),
+    (pull_p, _lower_pull, True),
+    (push_p, _lower_push, False),
 ):
     _lowered = mlir.lower_fun(_rule, multiple_results=_many)
 
@@ -244,59 +311,106 @@ def _zero(like: Any) -> Any:
     return ad.Zero(_shaped(like.shape, dtype))
 
 
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, ad.Zero)
+
+
+def _refuse_second_order(call: _Call, tangents: Any) -> None:
+    """Raise when a derivative is to be differentiated in a matrix, on which it depends."""
+    for k in matrices_among(call.names):
+        if not _is_zero(tangents[k]):
+            raise NotImplementedError(SECOND_ORDER.format(names=call.names[k]))
+
+
 def _project_jvp(primals: Any, tangents: Any, *, call: _Call, keep: bool) -> Any:
     x, *data = primals
-    for name, tangent in zip(call.names, tangents[1:]):
-        if not isinstance(tangent, ad.Zero):
-            raise TypeError(
-                f"{name} carries gradients, and derivatives in the data of a set are not "
-                "available: pass its value (jax.lax.stop_gradient), or differentiate with respect "
-                "to x alone."
-            )
     y, token = project_p.bind(x, *data, call=call, keep=True)
-    if isinstance(tangents[0], ad.Zero):
+    moves = [not _is_zero(t) for t in tangents]
+    if not any(moves):
         return [y, token], [_zero(y), _zero(token)]
-    dy = product_p.bind(tangents[0], token, x, *data, call=call)
+    require_rules(call.C, [n for n, moved in zip(call.names, moves[1:]) if moved])
+    plan = call.plan(moves[0], moves[1:], [d.shape for d in data])
+    given = [t for t in tangents if not _is_zero(t)]
+    dy = push_p.bind(token, x, *data, *given, call=call, plan=plan, count=len(given))
     return [y, token], [dy, _zero(token)]
 
 
-def _product_jvp(primals: Any, tangents: Any, *, call: _Call) -> Any:
-    # V is constant near almost every x: only v contributes.
-    out = product_p.bind(*primals, call=call)
-    if isinstance(tangents[0], ad.Zero):
+# The linear maps are constant near almost every x and every right-hand side: of the arguments
+# only those they are linear in contribute, and matrices are refused.
+
+
+def _pull_jvp(primals: Any, tangents: Any, *, call: _Call, plan: Plan) -> Any:
+    _refuse_second_order(call, tangents[3:])
+    out = pull_p.bind(*primals, call=call, plan=plan)
+    if _is_zero(tangents[0]):
+        return out, [_zero(part) for part in out]
+    return out, pull_p.bind(tangents[0], *primals[1:], call=call, plan=plan)
+
+
+def _push_jvp(primals: Any, tangents: Any, *, call: _Call, plan: Plan, count: int) -> Any:
+    first = len(primals) - count
+    _refuse_second_order(call, tangents[2:first])
+    out = push_p.bind(*primals, call=call, plan=plan, count=count)
+    moves = tangents[first:]
+    if all(_is_zero(t) for t in moves):
         return out, _zero(out)
-    return out, product_p.bind(tangents[0], *primals[1:], call=call)
+    full = [jnp.zeros(p.shape, p.dtype) if _is_zero(t) else t
+            for p, t in zip(primals[first:], moves)]  # fmt: skip
+    return out, push_p.bind(*primals[:first], *full, call=call, plan=plan, count=count)
 
 
-def _product_transpose(ct: Any, v: Any, token: Any, x: Any, *data: Any, call: _Call) -> Any:
+def _pull_transpose(
+    cts: Any, g: Any, token: Any, x: Any, *data: Any, call: _Call, plan: Plan
+) -> Any:
     rest = [None] * (2 + len(data))
-    if isinstance(ct, ad.Zero):
-        return [ad.Zero(v.aval), *rest]
-    return [product_p.bind(ct, token, x, *data, call=call), *rest]
+    if all(_is_zero(ct) for ct in cts):
+        return [ad.Zero(g.aval), *rest]
+    full = [jnp.zeros(ct.aval.shape, ct.aval.dtype) if _is_zero(ct) else ct for ct in cts]
+    dy = push_p.bind(token, x, *data, *full, call=call, plan=plan, count=len(full))
+    return [dy, *rest]
+
+
+def _push_transpose(
+    ct: Any, token: Any, x: Any, *rest: Any, call: _Call, plan: Plan, count: int
+) -> Any:
+    data, tangents = rest[: len(rest) - count], rest[len(rest) - count :]
+    none = [None] * (2 + len(data))
+    if _is_zero(ct):
+        return [*none, *(ad.Zero(t.aval) for t in tangents)]
+    found = pull_p.bind(ct, token, x, *data, call=call, plan=plan)
+    return [*none, *(f if ad.is_undefined_primal(t) else None for f, t in zip(found, tangents))]
 
 
 ad.primitive_jvps[project_p] = _project_jvp
-ad.primitive_jvps[product_p] = _product_jvp
-ad.primitive_transposes[product_p] = _product_transpose
+ad.primitive_jvps[pull_p] = _pull_jvp
+ad.primitive_jvps[push_p] = _push_jvp
+ad.primitive_transposes[pull_p] = _pull_transpose
+ad.primitive_transposes[push_p] = _push_transpose
 
 
 # -- batches --------------------------------------------------------------------------------------
 
 
-def _with_axis(x: Any, at: Any, size: int) -> Any:
+# Every rule puts the mapped axis in front of the batch of the record, and behind the axes of
+# further vectors a sample; a map that the record knows nothing of adds one of the latter.
+
+
+def _put(a: Any, at: Any, place: int, size: int) -> Any:
+    """Return a with its mapped axis at `place`, repeated there when it has none."""
     if at is None:
-        return jnp.broadcast_to(x, (size, *x.shape))
-    return jnp.moveaxis(x, at, 0)
+        shape = (*a.shape[:place], size, *a.shape[place:])
+        return jnp.broadcast_to(jnp.expand_dims(a, place), shape)
+    return jnp.moveaxis(a, at, place)
 
 
-def _lift(call: _Call, ndim: int, data: Any, ats: Any) -> list[Any]:
-    """Return data whose mapped axis is in front of the batch axes of an x of `ndim` axes."""
+def _lift(call: _Call, batch: int, data: Any, ats: Any) -> list[Any]:
+    """Return data whose mapped axis is in front of a batch of so many axes."""
     lifted = []
-    for d, at, axes in zip(data, ats, field_axes(call.C, call.names)):
+    for name, d, at in zip(call.names, data, ats):
         if at is not None:
             d = jnp.moveaxis(d, at, 0)
-            missing = ndim - len(call.C.shape) + axes - d.ndim
-            d = d.reshape(d.shape[0], *(1,) * missing, *d.shape[1:])
+            (own,) = own_axes(call.C, [name], [d.ndim - 1])
+            d = d.reshape(lifted_shape(name, d.shape, own, batch))
         lifted.append(d)
     return lifted
 
@@ -305,34 +419,56 @@ def _size(args: Any, dims: Any) -> int:
     return next(a.shape[k] for a, k in zip(args, dims) if k is not None)
 
 
+def _record_batch(call: _Call, size: int, args: Any, dims: Any) -> tuple[int, list[Any]]:
+    """Return the old batch axes, and (number, x, *data) with the mapped axis in front."""
+    token, x, *data = args
+    batch = token.ndim - (dims[0] is not None)
+    arrays = [_put(token, dims[0], 0, size), _put(x, dims[1], 0, size)]
+    return batch, [*arrays, *_lift(call, batch, data, dims[2:])]
+
+
 def _project_batch(args: Any, dims: Any, *, call: _Call, keep: bool) -> Any:
-    x = _with_axis(args[0], dims[0], _size(args, dims))
-    data = _lift(call, x.ndim, args[1:], dims[1:])
+    x = _put(args[0], dims[0], 0, _size(args, dims))
+    data = _lift(call, x.ndim - 1 - len(call.C.shape), args[1:], dims[1:])
     return project_p.bind(x, *data, call=call, keep=keep), (0, 0)
 
 
-def _product_batch(args: Any, dims: Any, *, call: _Call) -> Any:
-    v, token, x, *data = args
-    if all(at is None for at in dims[1:]):
-        # one record, several vectors
-        return product_p.bind(jnp.moveaxis(v, dims[0], 0), *args[1:], call=call), 0
+def _pull_batch(args: Any, dims: Any, *, call: _Call, plan: Plan) -> Any:
     size = _size(args, dims)
-    x = _with_axis(x, dims[2], size)
-    token = _with_axis(token, dims[1], size)
-    data = _lift(call, x.ndim, data, dims[3:])
-    # The record has the mapped axis in front of its batch, and so must v, behind axes that
-    # belong to several vectors a sample.
-    if dims[0] is None:
-        lead = v.ndim - (x.ndim - 1)
-        v = jnp.broadcast_to(jnp.expand_dims(v, lead), (*v.shape[:lead], size, *v.shape[lead:]))
-    else:
-        lead = v.ndim - x.ndim
-        v = jnp.moveaxis(v, dims[0], lead)
-    return product_p.bind(v, token, x, *data, call=call), lead
+    g, *known = args
+    if all(at is None for at in dims[1:]):
+        found = pull_p.bind(_put(g, dims[0], 0, size), *known, call=call, plan=plan)
+        return found, (0,) * len(found)
+    batch, known = _record_batch(call, size, known, dims[1:])
+    lead = g.ndim - (dims[0] is not None) - plan.axes - batch
+    wider = plan.mapped(size, batch)
+    found = pull_p.bind(_put(g, dims[0], lead, size), *known, call=call, plan=wider)
+    found[plan.x :] = [
+        c.reshape((*c.shape[: lead + 1], *shape)) for c, shape in zip(found[plan.x :], plan.shapes)
+    ]
+    return found, (lead,) * len(found)
+
+
+def _push_batch(args: Any, dims: Any, *, call: _Call, plan: Plan, count: int) -> Any:
+    size, first = _size(args, dims), len(args) - count
+    moves, ats = args[first:], dims[first:]
+    if all(at is None for at in dims[:first]):
+        moves = [_put(t, at, 0, size) for t, at in zip(moves, ats)]
+        return push_p.bind(*args[:first], *moves, call=call, plan=plan, count=count), 0
+    batch, known = _record_batch(call, size, args[:first], dims[:first])
+    own = [batch + plan.axes] * plan.x + [len(shape) for shape in plan.shapes]
+    lead = moves[0].ndim - (ats[0] is not None) - own[0]
+    moves = [_put(t, at, lead, size) for t, at in zip(moves, ats)]
+    wider = plan.mapped(size, batch)
+    moves[plan.x :] = [
+        t.reshape((*t.shape[:lead], *shape)) for t, shape in zip(moves[plan.x :], wider.shapes)
+    ]
+    return push_p.bind(*known, *moves, call=call, plan=wider, count=count), lead
 
 
 batching.primitive_batchers[project_p] = _project_batch
-batching.primitive_batchers[product_p] = _product_batch
+batching.primitive_batchers[pull_p] = _pull_batch
+batching.primitive_batchers[push_p] = _push_batch
 
 
 # -- the way in -----------------------------------------------------------------------------------
@@ -348,8 +484,7 @@ def project(x: Any, C: Any, options: Mapping[str, Any], data: Mapping[str, Any])
     if jnp.issubdtype(x.dtype, jnp.integer):
         x = x.astype(jax.dtypes.canonicalize_dtype(np.float64))
     check_points(np.dtype(x.dtype), x.shape, C)
-    if data:
-        C._for_data(frozenset(data))
+    own_axes(C, tuple(data), [2] * len(data))  # raises for a parameter the set does not have
     arrays = [_as_operand(name, value, x.dtype) for name, value in data.items()]
     call = _Call(C, tuple(data), tuple(sorted(options.items())))
     return project_p.bind(x, *arrays, call=call, keep=False)[0]

@@ -4,13 +4,15 @@ r"""PyTorch: tensors in, tensors out, differentiable to any order.
 itself (CPU), or on its device (CUDA, on PyTorch's current stream); its record stays with the graph
 until the graph is freed, and neither a derivative nor a derivative of one ever solves again.
 
-.. math:: \text{push}(\dot x) = V \dot x, \qquad \text{pull}(g) = V^T g
+.. math:: \text{push}(dx, dc) = V dx + M_K^+ dc_K, \qquad \text{pull}(g) = (V^T g, (M_K^+)^T g)
 
 Each of the two linear maps is the derivative of the other, so that ``torch.autograd``,
 ``torch.func`` (``grad``, ``vjp``, ``jvp``, ``jacrev``, ``jacfwd``, ``hessian``, ``vmap``, in any
-nesting) and ``gradgradcheck`` work. Inside ``torch.compile`` the same maps are operators of the
-graph (:mod:`hsref.interop.torch_compiled`); forward mode is refused there, because PyTorch drops
-the tangents of custom operators without a word.
+nesting) and ``gradgradcheck`` work. They are constant near almost every (x, right-hand sides), but
+not in the matrices ``A_ub, A_eq, H``: second derivatives where those carry gradients are refused.
+Inside ``torch.compile`` the same maps are operators of the graph
+(:mod:`hsref.interop.torch_compiled`); forward mode is refused there, because PyTorch drops the
+tangents of custom operators without a word.
 """
 
 from __future__ import annotations
@@ -26,7 +28,17 @@ from torch import Tensor
 
 import hsref
 
-from ._shared import field_axes, require_version
+from ._shared import (
+    SECOND_ORDER,
+    Plan,
+    lifted_shape,
+    matrices_among,
+    own_axes,
+    pull_arrays,
+    push_arrays,
+    require_rules,
+    require_version,
+)
 
 require_version("torch", torch.__version__)
 
@@ -66,27 +78,16 @@ def redeem(token: Tensor) -> Any:
     return None if owner is None else owner.jacobian
 
 
-def _multiply(g: Tensor, token: Tensor) -> Tensor:
-    """Return V g for the record behind `token`."""
+def _element(token: Tensor) -> Any:
+    """Return the element behind a ticket, or raise the sentence that says how it was lost."""
     J = redeem(token)
-    if J is None:
-        if g.numel() == 0:
-            return torch.zeros_like(g)
+    if J is None and token.numel():
         raise RuntimeError(
             "the record of this projection was lost between the forward and the backward pass "
             "(its saved tensor was copied by a hook); project again inside the backward pass, for "
             "instance with torch.utils.checkpoint."
         )
-    return apply(J, g)
-
-
-def apply(J: Any, g: Tensor) -> Tensor:
-    """Return V g on the device of the record."""
-    if g.is_cuda:
-        from .torch_cuda import multiply
-
-        return multiply(J, g)
-    return torch.from_numpy(J @ as_numpy(g))
+    return J
 
 
 def as_numpy(x: Tensor) -> np.ndarray:
@@ -94,62 +95,182 @@ def as_numpy(x: Tensor) -> np.ndarray:
     return x.detach().resolve_neg().numpy()
 
 
+def pull_tensors(J: Any, g: Tensor, plan: Plan) -> tuple[Tensor, ...]:
+    """Return the cotangents that the plan asks for; J is None for an empty batch."""
+    if J is None:
+        lead = g.shape[: g.ndim - 1 - plan.axes]
+        zeros = [torch.zeros_like(g)] if plan.x else []
+        return (*zeros, *(g.new_zeros((*lead, *s), device="cpu") for s in plan.shapes))
+    if g.is_cuda:
+        from .torch_cuda import pull
+
+        return pull(J, g, plan)
+    return tuple(torch.from_numpy(part) for part in pull_arrays(J, as_numpy(g), plan))
+
+
+def push_tensors(J: Any, token: Tensor, tangents: tuple[Tensor, ...], plan: Plan) -> Tensor:
+    """Return the change of y along the tangents that the plan names."""
+    if J is None:
+        own = token.ndim + plan.axes if plan.x else len(plan.shapes[0])
+        lead = tangents[0].shape[: tangents[0].ndim - own]
+        return tangents[0].new_zeros((*lead, *token.shape, *plan.point))
+    if hasattr(J.record, "to_host"):
+        from .torch_cuda import push
+
+        return push(J, tangents, plan)
+    return torch.from_numpy(push_arrays(J, [as_numpy(t) for t in tangents], plan))
+
+
 # -- the derivative -------------------------------------------------------------------------------
 
 
-class Push(torch.autograd.Function):
-    """(g, ticket, axes of a point) -> V g: linear in g, and its own transpose."""
+class Pull(torch.autograd.Function):
+    """(plan, g, ticket, matrices...) -> cotangents; linear in g."""
 
     @staticmethod
-    def forward(g: Tensor, token: Tensor, axes: int) -> Tensor:
-        """Multiply."""
-        return _multiply(g, token)
+    def forward(plan: Plan, g: Tensor, token: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+        """Pull back."""
+        return pull_tensors(_element(token), g, plan)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep the ticket."""
-        _, token, ctx.axes = inputs
-        ctx.save_for_backward(token)
-        ctx.save_for_forward(token)
+        ctx.plan, _, token, *matrices = inputs
+        ctx.wanted, ctx.sizes = ctx.needs_input_grad[3:], [part.shape for part in output]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(token, *matrices)
+        ctx.save_for_forward(token, *matrices)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Multiply again."""
-        (token,) = ctx.saved_tensors
-        return Push.apply(grads[0], token, ctx.axes), None, None
+        """Push forward: the transpose."""
+        token, *matrices = ctx.saved_tensors
+        rest = (None,) * (1 + len(matrices))
+        if all(g is None for g in grads):
+            return None, None, *rest
+        refuse_second_order(ctx.wanted)
+        full = fill(grads, ctx.sizes)
+        return None, Push.apply(ctx.plan, token, len(full), *full, *matrices), *rest
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Multiply the tangent."""
-        (token,) = ctx.saved_tensors
-        return Push.apply(tangents[0], token, ctx.axes)
+        """Pull the tangent back."""
+        refuse_second_order(t is not None for t in tangents[3:])
+        token, *matrices = ctx.saved_tensors
+        return Pull.apply(ctx.plan, tangents[1], token, *matrices)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, g: Tensor, token: Tensor, axes: int) -> Any:
+    def vmap(info: Any, in_dims: Any, plan: Plan, g: Tensor, token: Tensor, *rest: Tensor) -> Any:
         """Put the mapped axis where the record has it, or in front of everything."""
-        g, token, lead = align(info.batch_size, in_dims[0], in_dims[1], g, token, axes)
-        return Push.apply(g, token, axes), lead
+        matrices = _front(info.batch_size, in_dims[3:], rest)
+        g, token, lead, batch = align(info.batch_size, in_dims[1], in_dims[2], g, token, plan.axes)
+        if batch is None:
+            found = Pull.apply(plan, g, token, *matrices)
+        else:
+            found = Pull.apply(plan.mapped(info.batch_size, batch), g, token, *matrices)
+            kept = found[: int(plan.x)]
+            found = (*kept, *(
+                c.reshape(*c.shape[: lead + 1], *shape)
+                for c, shape in zip(found[len(kept) :], plan.shapes)
+            ))  # fmt: skip
+        return found, (lead,) * len(found)
+
+
+class Push(torch.autograd.Function):
+    """(plan, ticket, how many tangents, tangents..., matrices...) -> dy; linear in the tangents."""
+
+    @staticmethod
+    def forward(plan: Plan, token: Tensor, count: int, *rest: Tensor) -> Tensor:
+        """Push forward."""
+        return push_tensors(_element(token), token, rest[:count], plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep the ticket."""
+        ctx.plan, token, ctx.count, *rest = inputs
+        ctx.wanted = ctx.needs_input_grad[3 + ctx.count :]
+        ctx.sizes = [t.shape for t in rest[: ctx.count]]
+        ctx.set_materialize_grads(False)
+        matrices = rest[ctx.count :]
+        ctx.save_for_backward(token, *matrices)
+        ctx.save_for_forward(token, *matrices)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Pull back: the transpose."""
+        token, *matrices = ctx.saved_tensors
+        if grads[0] is None:
+            return (None,) * (3 + ctx.count + len(matrices))
+        refuse_second_order(ctx.wanted)
+        found = Pull.apply(ctx.plan, grads[0], token, *matrices)
+        return None, None, None, *found, *(None for _ in matrices)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Push the tangents of the tangents."""
+        refuse_second_order(t is not None for t in tangents[3 + ctx.count :])
+        token, *matrices = ctx.saved_tensors
+        full = fill(tangents[3 : 3 + ctx.count], ctx.sizes)
+        return Push.apply(ctx.plan, token, ctx.count, *full, *matrices)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, plan: Plan, token: Tensor, count: int, *rest: Tensor) -> Any:
+        """As that of the transpose."""
+        size, dims = info.batch_size, in_dims[3:]
+        matrices = _front(size, dims[count:], rest[count:])
+        tangents, lead = [], 0
+        batch = token.ndim - (in_dims[1] is not None)
+        own = [batch + plan.axes] * plan.x + [len(shape) for shape in plan.shapes]
+        for t, at, axes in zip(rest, dims, own):
+            # behind the axes that belong to several tangents a sample, which all have alike
+            lead = t.ndim - (at is not None) - axes if in_dims[1] is not None else 0
+            tangents.append(_put(t, at, lead, size))
+        if in_dims[1] is not None:
+            token, plan = token.movedim(in_dims[1], 0), plan.mapped(size, batch)
+            places = range(plan.x, count)
+            for k, shape in zip(places, plan.shapes):
+                tangents[k] = tangents[k].reshape(*tangents[k].shape[:lead], *shape)
+        return Push.apply(plan, token, count, *tangents, *matrices), lead
+
+
+def fill(parts: Any, sizes: Any) -> list[Tensor]:
+    """Return the parts, with zeros for those that are absent."""
+    known = next(part for part in parts if part is not None)
+    return [known.new_zeros(size) if p is None else p for p, size in zip(parts, sizes)]
+
+
+def _put(t: Tensor, at: int | None, place: int, size: int) -> Tensor:
+    """Return t with its mapped axis at `place`, repeated there when it has none."""
+    if at is not None:
+        return t.movedim(at, place)
+    return t.unsqueeze(place).expand(*t.shape[:place], size, *t.shape[place:])
+
+
+def _front(size: int, dims: Any, tensors: Any) -> list[Tensor]:
+    """Return matrices, of which only their derivatives matter here, with mapped axes in front."""
+    return [t if at is None else t.movedim(at, 0) for t, at in zip(tensors, dims)]
 
 
 def align(
     size: int, g_dim: int | None, token_dim: int | None, g: Tensor, token: Tensor, axes: int
-) -> tuple[Tensor, Tensor, int]:
-    """Return g and ticket with the mapped axis placed, and that place in g.
+) -> tuple[Tensor, Tensor, int, int | None]:
+    """Return g and ticket with the mapped axis placed, its place in g, and the old batch axes.
 
     A record made under this map has the axis in front of its batch: g must have it there too,
     behind axes that belong to several vectors a sample. Otherwise the axis is just one more of
-    those.
+    those, and the batch is as it was (None).
     """
     if token_dim is None:
-        return (g if g_dim is None else g.movedim(g_dim, 0)), token, 0
-    token = token.movedim(token_dim, 0)
-    inner = g.ndim - (g_dim is not None)
-    lead = inner - axes - (token.ndim - 1)
-    if g_dim is None:
-        g = g.unsqueeze(lead).expand(*g.shape[:lead], size, *g.shape[lead:])
-    else:
-        g = g.movedim(g_dim, lead)
-    return g, token, lead
+        return _put(g, g_dim, 0, size), token, 0, None
+    batch = token.ndim - 1
+    lead = g.ndim - (g_dim is not None) - axes - batch
+    return _put(g, g_dim, lead, size), token.movedim(token_dim, 0), lead, batch
+
+
+def refuse_second_order(wanted: Any) -> None:
+    """Raise when the derivative of a derivative is wanted in a matrix."""
+    if any(wanted):
+        raise NotImplementedError(SECOND_ORDER.format(names="A_ub, A_eq or H"))
 
 
 # -- the projection -------------------------------------------------------------------------------
@@ -169,6 +290,13 @@ class _Call:
         """Return the keywords of :func:`hsref.projection`."""
         given = {name: as_numpy(value) for name, value in zip(self.names, data)}
         return {**self.options, **self.data, **given}
+
+    def plan(self, x: bool, wanted: Any, shapes: Any) -> Plan:
+        """Return the plan of a derivative in x, or in the parameters marked as wanted."""
+        kept = [(n, s) for n, s, w in zip(self.names, shapes, wanted) if w]
+        names, own = tuple(n for n, _ in kept), tuple(tuple(s) for _, s in kept)
+        axes = own_axes(self.C, names, [len(s) for s in own])
+        return Plan(self.C.shape, x, names, own, axes, self.options["degenerate_data"])
 
     def solve(self, x: Tensor, data: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return the projection and the ticket of its record."""
@@ -203,65 +331,60 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep the ticket."""
-        call, token = inputs[0], output[1]
-        ctx.axes, ctx.names = len(call.C.shape), call.names
-        refuse_data(name for name, wanted in zip(call.names, ctx.needs_input_grad[2:]) if wanted)
+        """Keep the ticket, and the matrices if there are any."""
+        call, _, *data = inputs
+        ctx.call, token = call, output[1]
+        ctx.shapes = [tuple(d.shape) for d in data]
+        require_rules(call.C, [n for n, w in zip(call.names, ctx.needs_input_grad[2:]) if w])
         ctx.mark_non_differentiable(token)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(token)
-        ctx.save_for_forward(token)
+        matrices = [data[k] for k in matrices_among(call.names)]
+        ctx.save_for_backward(token, *matrices)
+        ctx.save_for_forward(token, *matrices)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Pull a cotangent back: V g."""
-        (token,) = ctx.saved_tensors
-        rest = (None,) * len(ctx.names)
+        """Pull a cotangent back."""
+        x, *data = ctx.needs_input_grad[1:]
         if grads[0] is None:
-            return None, None, *rest
-        return None, Push.apply(grads[0], token, ctx.axes), *rest
+            return (None,) * (2 + len(data))
+        token, *matrices = ctx.saved_tensors
+        found = iter(Pull.apply(ctx.call.plan(x, data, ctx.shapes), grads[0], token, *matrices))
+        return None, *(next(found) if wanted else None for wanted in (x, *data))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Push a tangent forward: V v."""
-        refuse_data(name for name, t in zip(ctx.names, tangents[2:]) if t is not None)
-        (token,) = ctx.saved_tensors
-        return Push.apply(tangents[1], token, ctx.axes), None
+        """Push tangents forward."""
+        token, *matrices = ctx.saved_tensors
+        moves = [t is not None for t in tangents[1:]]
+        require_rules(ctx.call.C, [n for n, moved in zip(ctx.call.names, moves[1:]) if moved])
+        plan = ctx.call.plan(moves[0], moves[1:], ctx.shapes)
+        given = [t for t in tangents[1:] if t is not None]
+        return Push.apply(plan, token, len(given), *given, *matrices), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, call: _Call, x: Tensor, *data: Tensor) -> Any:
         """Give every argument the mapped axis in front: it is one more batch axis."""
         x = with_axis(x, in_dims[1], info.batch_size)
-        lifted = lift(call.C, call.names, x.ndim, data, in_dims[2:])
-        return _Project.apply(call, x, *lifted), (0, 0)
+        return _Project.apply(call, x, *lift(call, x.ndim, data, in_dims[2:])), (0, 0)
 
 
 def with_axis(x: Tensor, at: int | None, size: int) -> Tensor:
     """Return x with its mapped axis in front, repeated when it has none."""
-    return x.expand(size, *x.shape) if at is None else x.movedim(at, 0)
+    return _put(x, at, 0, size)
 
 
-def lift(
-    C: Any, names: tuple[str, ...], ndim: int, data: Any, ats: tuple[int | None, ...]
-) -> list[Tensor]:
+def lift(call: _Call, ndim: int, data: Any, ats: Any) -> list[Tensor]:
     """Return data whose mapped axis is in front of the batch axes of an x of `ndim` axes."""
+    batch = ndim - 1 - len(call.C.shape)
     lifted = []
-    for d, at, axes in zip(data, ats, field_axes(C, names)):
+    for name, d, at in zip(call.names, data, ats):
         if at is not None:
             d = d.movedim(at, 0)
-            missing = ndim - len(C.shape) + axes - d.ndim
-            d = d.reshape(d.shape[0], *(1,) * missing, *d.shape[1:])
+            (own,) = own_axes(call.C, [name], [d.ndim - 1])
+            d = d.reshape(lifted_shape(name, d.shape, own, batch))
         lifted.append(d)
     return lifted
-
-
-def refuse_data(names: Any) -> None:
-    """Raise when data of these names wants a derivative."""
-    for name in names:
-        raise TypeError(
-            f"{name} carries gradients, and derivatives in the data of a set are not available: "
-            "pass its value, or differentiate with respect to x alone."
-        )
 
 
 # -- the way in -----------------------------------------------------------------------------------

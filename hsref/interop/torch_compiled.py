@@ -17,20 +17,22 @@ import torch
 from torch import Tensor
 
 import hsref
-from hsref.sets.base import set_of
+from hsref.sets.naming import set_of
 
-from .torch import _Call, align, apply, lift, redeem, refuse_data, with_axis
+from .torch import _Call, lift, pull_tensors, redeem, with_axis
 
 SEPARATOR = "|"
 
 
 def _call(spec: str, names: str) -> _Call:
-    key, selection, on_infeasible, threads, device = spec.split(SEPARATOR)
+    key, selection, on_infeasible, threads, device, degenerate = spec.split(SEPARATOR)
     options = {
         "selection": selection,
         "on_infeasible": on_infeasible,
         "n_threads": int(threads) if threads else None,
         "device": device or None,
+        "degenerate_data": degenerate,
+        "start": None,
     }
     return _Call(set_of(key), options, {}, tuple(names.split()))
 
@@ -57,9 +59,8 @@ def _with_axes(
     size: int, at: Any, ats: Any, x: Tensor, data: Any, spec: str, names: str
 ) -> tuple[Tensor, list[Tensor]]:
     """Return x and its data with the mapped axis in front of each."""
-    call = _call(spec, names)
     x = with_axis(x, at, size)
-    return x, lift(call.C, call.names, x.ndim, data, ats or [None] * len(data))
+    return x, lift(_call(spec, names), x.ndim, data, ats or [None] * len(data))
 
 
 @torch.library.custom_op("hsref::project_value", mutates_args=())
@@ -79,60 +80,45 @@ def _(info: Any, in_dims: Any, x: Tensor, data: list[Tensor], spec: str, names: 
     return value(x, data, spec, names), 0
 
 
-@torch.library.custom_op("hsref::product", mutates_args=())
-def multiply(
-    g: Tensor, token: Tensor, x: Tensor, data: list[Tensor], axes: int, spec: str, names: str
-) -> Tensor:
-    """Return V g for the record of x."""
+@torch.library.custom_op("hsref::pull", mutates_args=())
+def pull(
+    g: Tensor, token: Tensor, x: Tensor, data: list[Tensor], spec: str, names: str, wanted: str
+) -> list[Tensor]:
+    """Return the cotangents of x and of the wanted parameters for the record of x."""
+    call = _call(spec, names)
     J = redeem(token)
     if J is None:
-        J = redeem(_call(spec, names).solve(x, tuple(data))[1])
-    return torch.zeros_like(g) if J is None else apply(J, g)
+        J = redeem(call.solve(x, tuple(data))[1])
+    asked = wanted.split()
+    shapes = [d.shape for d in data]
+    plan = call.plan(True, [name in asked for name in call.names], shapes)
+    return list(pull_tensors(J, g, plan))
 
 
-@multiply.register_fake
+@pull.register_fake
 def _(
-    g: Tensor, token: Tensor, x: Tensor, data: list[Tensor], axes: int, spec: str, names: str
-) -> Tensor:
-    return g.new_empty(g.shape)
+    g: Tensor, token: Tensor, x: Tensor, data: list[Tensor], spec: str, names: str, wanted: str
+) -> list[Tensor]:
+    asked = wanted.split()
+    parts = [d.new_empty(d.shape) for name, d in zip(names.split(), data) if name in asked]
+    return [g.new_empty(g.shape), *parts]
 
 
-def _keep_product(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, token, x, data, ctx.axes, ctx.spec, ctx.names = inputs
-    ctx.save_for_backward(token, x, *data)
-
-
-def _product_backward(ctx: Any, grad: Tensor) -> Any:
-    token, x, *data = ctx.saved_tensors
-    out = multiply(grad, token, x, list(data), ctx.axes, ctx.spec, ctx.names)
-    return out, None, None, [None] * len(data), None, None, None
-
-
-multiply.register_autograd(_product_backward, setup_context=_keep_product)
-
-
-@multiply.register_vmap
-def _(info: Any, in_dims: Any, *args: Any) -> Any:
-    g, token, x, data, axes, spec, names = args
-    g, token, lead = align(info.batch_size, in_dims[0], in_dims[1], g, token, axes)
-    if in_dims[1] is not None:
-        x, data = _with_axes(info.batch_size, in_dims[2], in_dims[3], x, data, spec, names)
-    return multiply(g, token, x, data, axes, spec, names), lead
-
-
-def _keep_projection(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, data, ctx.spec, ctx.names = inputs
-    ctx.axes = x.ndim - output[1].ndim
+    ctx.wanted = " ".join(n for n, d in zip(ctx.names.split(), data) if d.requires_grad)
     ctx.save_for_backward(output[1], x, *data)
 
 
-def _projection_backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+def _backward(ctx: Any, grad: Tensor, _: Any) -> Any:
     token, x, *data = ctx.saved_tensors
-    out = multiply(grad, token, x, data, ctx.axes, ctx.spec, ctx.names)
-    return out, [None] * len(data), None, None
+    first, *rest = pull(grad, token, x, data, ctx.spec, ctx.names, ctx.wanted)
+    found = iter(rest)
+    asked = ctx.wanted.split()
+    return first, [next(found) if n in asked else None for n in ctx.names.split()], None, None
 
 
-solve.register_autograd(_projection_backward, setup_context=_keep_projection)
+solve.register_autograd(_backward, setup_context=_keep)
 
 
 def project(
@@ -157,7 +143,7 @@ def project(
     spec = SEPARATOR.join(
         (
             C._key, options["selection"], options["on_infeasible"],
-            str(options["n_threads"] or ""), options["device"] or "",
+            str(options["n_threads"] or ""), options["device"] or "", options["degenerate_data"],
         )
     )  # fmt: skip
     data = list(given.values())
@@ -169,5 +155,4 @@ def project(
     # Under a transformation of torch.func, requires_grad says nothing: keep a record all the same.
     if not torch.is_grad_enabled():
         return value(x, data, spec, names)
-    refuse_data([name for name in given if given[name].requires_grad])
     return solve(x, data, spec, names)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import hsref
 from hsref._cuda.compat import external_stream, on_device, view_of
+
+from ._shared import Plan, pull_arrays
 
 _STREAMS: dict[tuple[int, int], Any] = {}
 """Numba's handle of every PyTorch stream seen, so that its scratch is found again."""
@@ -53,7 +56,28 @@ def value(x: Tensor, C: Any, keywords: dict[str, Any]) -> Tensor:
         return _tensor(hsref.project(_view(x, stream), C, **keywords), x)
 
 
-def multiply(J: Any, g: Tensor) -> Tensor:
-    """Return V g."""
+def pull(J: Any, g: Tensor, plan: Plan) -> tuple[Tensor, ...]:
+    """Return V' g on the device and cotangents of parameters on the host, where those live."""
     with _device(g) as stream:
-        return _tensor(J @ _view(g, stream), g)
+        out = [_tensor(J.T @ _view(g, stream), g)] if plan.x else []
+    if plan.names:
+        parts = pull_arrays(_on_host(J), g.detach().cpu().numpy(), replace(plan, x=False))
+        out += [torch.from_numpy(part) for part in parts]
+    return tuple(out)
+
+
+def push(J: Any, tangents: tuple[Tensor, ...], plan: Plan) -> Tensor:
+    """Return V dx on the device."""
+    if plan.names:
+        raise NotImplementedError(
+            f"forward mode (and second derivatives) in {plan.names[0]} is not available where x "
+            "lives on a CUDA device: move x to the host."
+        )
+    with _device(tangents[0]) as stream:
+        return _tensor(J @ _view(tangents[0], stream), tangents[0])
+
+
+def _on_host(J: Any) -> Any:
+    """Return V over a host copy of its record, for parameters, which live on the host."""
+    record = J.record.to_host()
+    return hsref.HSJacobian(record, J.selection)

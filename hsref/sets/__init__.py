@@ -15,9 +15,13 @@ from .isotonic import IsotonicCone as IsotonicCone
 from .knapsack import CappedSimplex as CappedSimplex
 from .knapsack import Knapsack as Knapsack
 from .l1ball import L1Ball as L1Ball
+from .matching import PartialMatching as PartialMatching
+from .matching import Substochastic as Substochastic
 from .permutahedron import Permutahedron as Permutahedron
 from .polyhedron import Polyhedron as Polyhedron
 from .simplex import Simplex as Simplex
+from .transport import Birkhoff as Birkhoff
+from .transport import Transport as Transport
 from .turnover import Turnover as Turnover
 
 REGISTRY: dict[str, type[PolyhedralSet]] = {

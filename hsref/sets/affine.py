@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_UPPER,
     INFO_RANK_ACTIVE,
@@ -231,6 +231,29 @@ class AffineSubspace(PolyhedralSet):
     def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
         return eq @ self.A_eq
 
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        basis, triangle, _, rows, norms = self._factor
+        r = len(triangle)
+        chosen = rows[:r]
+        out = np.zeros((*g.shape[:2], len(norms)))
+        # dy = Q' R^{-T} db on the independent rows
+        pulled = np.einsum("lbj,kj->lbk", g, _inverse(triangle) @ basis)
+        out[..., chosen] = pulled / norms[chosen]
+        return {"b_eq": out}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        basis, triangle, _, rows, norms = self._factor
+        chosen = rows[: len(triangle)]
+        side = tangents["b_eq"][..., chosen] / norms[chosen]
+        return np.einsum("lbk,kj->lbj", side, _inverse(triangle) @ basis)
+
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         return Rows(None, None, self.A_eq, data.get("b_eq", self.b_eq), None, None)
 
@@ -239,6 +262,13 @@ class AffineSubspace(PolyhedralSet):
         r = len(triangle)
         side = (self.b_eq[rows] / norms[rows])[:r]
         return np.linalg.solve(triangle.T, side) @ basis, self.n - r
+
+
+def _inverse(triangle: np.ndarray) -> np.ndarray:
+    """Return R^{-1}."""
+    from scipy.linalg import solve_triangular
+
+    return solve_triangular(triangle, np.eye(len(triangle))) if len(triangle) else triangle
 
 
 def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -92,7 +92,7 @@ def split_record(record: RawRecord, node: Node) -> list[RawRecord]:
         alone = RawRecord(
             record.y[:, cut["y"]], record.status, record.code[:, cut["code"]],
             record.dual[:, cut["dual"]], info, record.margin,
-            record.tape_f[_ranges(start_f, sizes[0])], record.tape_i[_ranges(start_i, sizes[1])],
+            record.tape_f[ranges(start_f, sizes[0])], record.tape_i[ranges(start_i, sizes[1])],
             np.concatenate(([0], np.cumsum(sizes[0]))), np.concatenate(([0], np.cumsum(sizes[1]))),
         )  # fmt: skip
         out += split_record(alone, part)
@@ -101,7 +101,7 @@ def split_record(record: RawRecord, node: Node) -> list[RawRecord]:
     return out
 
 
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the indices start..start+count-1 of all samples, one after another."""
     ends = np.cumsum(counts)
     return np.repeat(starts - (ends - counts), counts) + np.arange(counts.sum())

@@ -7,36 +7,22 @@ return it is projected, differentiated, batched, validated and recorded by the s
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import numpy as np
 
-from .._batch import Kernel
+from .. import _batch
+from .._batch import Kernel, RawRecord
 from .._codes import MASK_LOWER, MASK_UPPER
+from .naming import enter
 
 if TYPE_CHECKING:
     from .polyhedron import Polyhedron
 
 CONTAINS_TOL = 1e-9
-
-_NUMBERS = itertools.count()
-_BY_KEY: WeakValueDictionary[str, PolyhedralSet] = WeakValueDictionary()
-
-
-def set_of(key: str) -> PolyhedralSet:
-    """Return the living set of this process whose ``_key`` this is."""
-    found = _BY_KEY.get(key)
-    if found is None:
-        raise RuntimeError(
-            "the set of this projection is gone: keep a reference to it as long as compiled code "
-            "or a graph that uses it."
-        )
-    return found
 
 
 class InfeasibleError(ValueError):
@@ -125,6 +111,13 @@ class PolyhedralSet:
     """
 
     shape: tuple[int, ...]
+    plain_kernel = True
+    """Whether the compiled routines are the whole projection: they may then run on a CUDA device
+    and inside other sets."""
+    symmetric = True
+    """Whether V is symmetric, as it is for every projection in the Euclidean norm."""
+    force_of_metric = True
+    """Whether the input is a point x, for which q = H x, or q itself."""
     _fields: tuple[DataField, ...]
 
     # -- construction ---------------------------------------------------------------------------
@@ -136,13 +129,7 @@ class PolyhedralSet:
                 value.flags.writeable = False
         for field in fields:
             field.value.flags.writeable = False
-        self.__dict__.update(shape=shape, _fields=fields, _cache={}, _frozen=True)
-        self._enter()
-
-    def _enter(self) -> None:
-        """Give this object a name of its own, which graphs that hold only strings can carry."""
-        key = self.__dict__["_key"] = f"{type(self).__name__}-{next(_NUMBERS)}"
-        _BY_KEY[key] = self
+        self.__dict__.update(shape=shape, _fields=fields, _cache={}, _frozen=True, _key=enter(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_frozen"):
@@ -156,8 +143,7 @@ class PolyhedralSet:
         return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_key")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _cache={})
-        self._enter()
+        self.__dict__.update(state, _cache={}, _key=enter(self))
         for value in state.values():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
@@ -207,6 +193,91 @@ class PolyhedralSet:
         if rows.A_eq is not None:
             out += eq @ rows.A_eq
         return out
+
+    def _with_matrices(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        data: Mapping[str, Any],
+        batch_shape: tuple[int, ...],
+    ) -> tuple[PolyhedralSet, dict[str, Any]]:
+        """Return the set with other matrices, with or without batch axes, and the data left."""
+        known = [f.name for f in self._fields]
+        raise TypeError(
+            f"{type(self).__name__} has no parameter {next(iter(matrices))!r} that a call could "
+            f"replace; it has {', '.join(known) if known else 'none'}."
+        )
+
+    def _run(
+        self, x: np.ndarray, data: np.ndarray, active_tol: float, *, keep: bool,
+        n_threads: int | None, start: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> RawRecord:  # fmt: skip
+        """Project the rows of x; arguments as :func:`hsref._batch.run_project`."""
+        return _batch.run_project(
+            self.kernel, x, data, active_tol, keep=keep, n_threads=n_threads, start=start
+        )
+
+    def _run_hs(
+        self, raw: RawRecord, data: np.ndarray, mask: int, g: np.ndarray, n_threads: int | None,
+        transpose: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """Return V g for rows g, shape (R * B, N); V is symmetric unless a set says otherwise."""
+        return _batch.run_hs(self.kernel, raw, data, mask, g, n_threads)
+
+    def _all_rows(self) -> np.ndarray:
+        """Return [A_eq; A_ub], shape (1 or B, p + m, n), of a set whose matrices may be given."""
+        raise TypeError(f"{type(self).__name__} has no matrices to differentiate in.")
+
+    def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+        """Return an independent basis of the active rows that holds the working set.
+
+        Equalities (B, p) and the others, for the sets that have `_all_rows`.
+        """
+        raise TypeError(f"{type(self).__name__} has no matrices to differentiate in.")
+
+    def _metric(self) -> np.ndarray | None:
+        """Return H, (1 or B, n) or (1 or B, n, n), of a projection in another norm; else None."""
+        return None
+
+    def _force(self, x: Any, times: Any) -> Any:
+        """Return q for the objective y'Hy/2 - q'y that the input x stands for; times(x) = H x."""
+        return times(x) if self.force_of_metric else x
+
+    def _accepts_start(self, other: PolyhedralSet) -> bool:
+        """Return whether working sets of a record onto `other` have a meaning here."""
+        return (
+            other.kernel.project_point is self.kernel.project_point
+            and other._row_counts() == self._row_counts()
+            and other.kernel.code_size == self.kernel.code_size
+            and (other._metric() is None) == (self._metric() is None)
+        )
+
+    # -- derivatives in the data: a set with a closed form overrides these three ----------------
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        """Raise a sentence for the first of the parameters `names` without a derivative."""
+        from .data_rule import check_rule
+
+        check_rule(self, names)
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Return cotangents (L, B, *shape) of the parameters `names`, for g of shape (L, B, n).
+
+        The rows used are an independent basis of the active ones that holds the working set.
+        Samples that were not solved may get anything; the caller sets them to 0.
+        """
+        from .data_rule import pull_through_rows
+
+        return pull_through_rows(self, raw, g, names)
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Return dy, (L, B, n), for tangents (L, B, *shape): the transpose of `_data_pull`."""
+        from .data_rule import push_through_rows
+
+        return push_through_rows(self, raw, tangents)
 
     # -- what a set gets ------------------------------------------------------------------------
 
@@ -402,11 +473,14 @@ class PolyhedralSet:
 
 
 class Rows(NamedTuple):
-    """An H-description whose right-hand sides may have a batch axis in front."""
+    """An H-description whose right-hand sides may have a batch axis in front.
 
-    A_ub: np.ndarray | None
+    The matrices may be SciPy's sparse arrays.
+    """
+
+    A_ub: Any
     b_ub: np.ndarray | None
-    A_eq: np.ndarray | None
+    A_eq: Any
     b_eq: np.ndarray | None
     lower: np.ndarray | None
     upper: np.ndarray | None
@@ -454,8 +528,10 @@ class Rows(NamedTuple):
         return worst
 
 
-def _norms(matrix: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(matrix, axis=1)
+def _norms(matrix: Any) -> np.ndarray:
+    if isinstance(matrix, np.ndarray):
+        return np.linalg.norm(matrix, axis=1)
+    return np.sqrt(matrix.power(2).sum(axis=1))
 
 
 def as_parameter(value: Any, name: str, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:

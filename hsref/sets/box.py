@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_LOWER,
     ACTIVE_UPPER,
@@ -33,6 +33,7 @@ from .._codes import (
 )
 from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
+from .one_row_data import held_sides
 from .polyhedron import Polyhedron, crossed_bounds
 
 
@@ -200,6 +201,22 @@ class Box(PolyhedralSet):
 
     def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
         return np.zeros((*ub.shape[:-1], self.n))
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        sides = zip(("lower", "upper"), held_sides(raw.code), strict=True)
+        return {name: np.where(held, g, 0.0) for name, held in sides}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        lower, upper = held_sides(raw.code)
+        moved = np.where(lower, tangents.get("lower", 0.0), 0.0)
+        return moved + np.where(upper, tangents.get("upper", 0.0), 0.0)
 
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         return Rows(

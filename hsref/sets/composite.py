@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .assemble import Node, product_node, split_record
 from .base import ConstraintFlags, DataField, Multipliers, PolyhedralSet, Rows
 from .box import Box
@@ -155,6 +155,40 @@ class Product(PolyhedralSet):
         ]
         return Multipliers(*(np.concatenate(f, axis=-1) for f in zip(*each, strict=True)))
 
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        for k, one in enumerate(self.blocks):
+            own = tuple(f.name for f in one._fields if f"{f.name}_{k}" in names)
+            if own:
+                one._check_data_rule(own)
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        out = {}
+        parts = zip(self.blocks, split_record(raw, self._node), self._parts(g), strict=True)
+        for k, (one, alone, part) in enumerate(parts):
+            own = tuple(f.name for f in one._fields if f"{f.name}_{k}" in names)
+            if own:
+                found = one._data_pull(alone, self._inside(data, k), part, own)
+                out.update({f"{name}_{k}": found[name] for name in own})
+        return out
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        parts = []
+        for k, (one, alone) in enumerate(
+            zip(self.blocks, split_record(raw, self._node), strict=True)
+        ):
+            own = self._inside(tangents, k)
+            parts.append(
+                one._data_push(alone, self._inside(data, k), own)
+                if own
+                else np.zeros((lead, batch, one.size))
+            )
+        return np.concatenate(parts, axis=-1)
+
     def _residuals(
         self, x: np.ndarray, y: np.ndarray, found: Multipliers, data: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -211,6 +245,11 @@ def check_set(value: Any, owner: str) -> None:
     """Raise a sentence unless `value` is a set."""
     if not isinstance(value, PolyhedralSet):
         raise TypeError(f"{owner} takes sets such as hsref.Simplex(3); got {type(value).__name__}.")
+    if not value.plain_kernel:
+        raise TypeError(
+            f"{owner} measures distances in the Euclidean norm, and {type(value).__name__} does "
+            "not: build the metric around the whole set."
+        )
 
 
 def _stack(rows: list[Rows], sizes: list[int]) -> Rows:
@@ -222,9 +261,10 @@ def _stack(rows: list[Rows], sizes: list[int]) -> Rows:
         parts = []
         for start, one in zip(starts[:-1], rows, strict=True):
             block = getattr(one, name)
-            if block is not None and len(block):
-                wide = np.zeros((len(block), n))
-                wide[:, start : start + block.shape[1]] = block
+            if block is not None and block.shape[0]:
+                wide = np.zeros((block.shape[0], n))
+                full = block if isinstance(block, np.ndarray) else block.toarray()
+                wide[:, start : start + block.shape[1]] = full
                 parts.append(wide)
         return np.concatenate(parts) if parts else None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_UPPER,
     INFO_RANK_ACTIVE,
@@ -31,6 +31,7 @@ from .._jit import device_function
 from .base import DataField, PolyhedralSet, Rows, as_parameter
 from .knapsack import as_normal, knapsack_hs
 from .one_row import ROUNDING, largest
+from .one_row_data import one_row_basis, one_row_pull, one_row_push
 from .polyhedron import Polyhedron
 
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
@@ -157,6 +158,20 @@ class _OneNormal(PolyhedralSet):
 
     def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
         return (eq if self.equality else ub) * self.normal
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        basis = one_row_basis(raw.code, self.normal)
+        return {"offset": one_row_pull(basis, self.normal, g)[0]}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        return one_row_push(one_row_basis(raw.code, self.normal), self.normal, tangents["offset"])
 
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         side = np.asarray(data.get("offset", self.offset))[..., None]

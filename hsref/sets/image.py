@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord, run_hs
+from .._codes import MASK_ACTIVE
 from .assemble import image_kernel
 from .base import ConstraintFlags, DataField, Multipliers, PolyhedralSet, Rows, as_parameter
 from .box import Box
@@ -130,6 +131,63 @@ class _Image(PolyhedralSet):
         inside = replace(record, dual=record.dual / factor, y=(y - offset) / factor)
         found = self.inner._multipliers(inside, (x - offset) / factor, self._inside(data))
         return Multipliers(*(part * factor for part in found))
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        outer = {o.name: f.name for f, o in zip(self.inner._fields, self._fields, strict=False)}
+        self.inner._check_data_rule(tuple(outer[name] for name in names if name != self._own))
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        # c = factor c_inside + M offset, so that M^+ moves y by factor times what it does inside,
+        # and by (I - V) times the offset, or times the point inside for the factor.
+        factor, offset = self._map(data)
+        out = {}
+        own = [(f.name, o.name) for f, o in zip(self.inner._fields, self._fields, strict=False)]
+        wanted = tuple(name for name, outer in own if outer in names)
+        if wanted:
+            inside = replace(raw, y=(raw.y - offset) / factor)
+            found = self.inner._data_pull(inside, self._inside(data), g * factor, wanted)
+            out = {outer: found[name] for name, outer in own if outer in names}
+        if self._own in names:
+            moved = self._own_moves(raw, g, factor, offset)
+            out[self._own] = moved.reshape(*g.shape[:2], *self._fields[-1].shape)
+        return out
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        factor, offset = self._map(data)
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        out = np.zeros((lead, batch, self.size))
+        own = self._inside(tangents)
+        if own:
+            inside = replace(raw, y=(raw.y - offset) / factor)
+            out += factor * self.inner._data_push(inside, self._inside(data), own)
+        if self._own in tangents:
+            along = tangents[self._own].reshape(lead, batch, -1)
+            if not self._fields[-1].shape:
+                along = along * ((raw.y - offset) / factor)
+            out += along - self._hs(raw, along)
+        return out
+
+    def _own_moves(
+        self, raw: RawRecord, g: np.ndarray, factor: np.ndarray, offset: np.ndarray
+    ) -> np.ndarray:
+        rest = g - self._hs(raw, g)
+        if self._fields[-1].shape:
+            return rest
+        return np.einsum("lbj,bj->lb", rest, (raw.y - offset) / factor)
+
+    def _hs(self, raw: RawRecord, v: np.ndarray) -> np.ndarray:
+        """Return V v, (L, B, n), for the full active set."""
+        kernel = self.kernel
+        # No set's V depends on its parameters but through the record.
+        flat = np.ascontiguousarray(v).reshape(-1, self.size)
+        raw = replace(
+            raw, y=np.ascontiguousarray(raw.y, np.float64), code=np.ascontiguousarray(raw.code)
+        )
+        return run_hs(kernel, raw, self._data_row, MASK_ACTIVE, flat, None).reshape(v.shape)
 
     def _residuals(
         self, x: np.ndarray, y: np.ndarray, found: Multipliers, data: Mapping[str, np.ndarray]

@@ -31,6 +31,12 @@ def intersect(first: PolyhedralSet, second: PolyhedralSet) -> PolyhedralSet:
     ValueError
         The points have different shapes, or are matrices (general polyhedra hold vectors).
     """
+    for one in (first, second):
+        if not one.plain_kernel:
+            raise TypeError(
+                f"an intersection would forget the norm of a {type(one).__name__}: intersect the "
+                "sets first and build the metric around the result."
+            )
     if first.shape != second.shape:
         raise ValueError(
             f"sets of points with shapes {first.shape} and {second.shape} have no intersection; "

@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_LOWER,
     ACTIVE_UPPER,
@@ -48,6 +48,7 @@ from .._codes import (
     INFO_WEAK,
     MASK_ACTIVE,
     MASK_SUPPORT,
+    MASK_WORKING,
     PRIMAL_INFEASIBLE,
     SOLVED,
     SUPPORT_LOWER,
@@ -337,6 +338,47 @@ class IsotonicCone(PolyhedralSet):
         lower = np.asarray(data.get("lower", self.lower))[..., None]
         upper = np.asarray(data.get("upper", self.upper))[..., None]
         return Rows(self._ties, np.zeros(self.n - 1), None, None, lower, upper)
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _held(self, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which entries lie in runs held by the lower, and by the upper bound, (B, n)."""
+        n = self.n
+        batch = len(code)
+
+        def reached(ties: np.ndarray, marks: np.ndarray) -> np.ndarray:
+            """Spread marks over the runs that the ties make."""
+            run = np.zeros((batch, n), np.int64)
+            run[:, 1:] = np.cumsum(~ties, axis=1)
+            cell = run + np.arange(batch)[:, None] * n
+            hit = np.zeros(batch * n, bool)
+            hit[cell[marks]] = True
+            return hit[cell]
+
+        ties, bits = code[:, : n - 1], code[:, n - 1 :]
+        working = ties & MASK_WORKING != 0
+        # A bound that carries a multiplier speaks for its run; where both bounds are active and
+        # neither does, the lower one.
+        low = reached(working, bits & WORKING_LOWER != 0)
+        up = reached(working, bits & WORKING_UPPER != 0) & ~low
+        active = ties & MASK_ACTIVE != 0
+        lower = reached(active, low | (bits & ACTIVE_LOWER != 0))
+        upper = reached(active, up | (bits & ACTIVE_UPPER != 0))
+        return (lower & ~up) | low, (upper & ~lower) | up
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        sides = zip(("lower", "upper"), self._held(raw.code), strict=True)
+        return {name: np.einsum("lbj,bj->lb", g, held * 1.0) for name, held in sides}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        moves = [np.asarray(tangents.get(name, 0.0))[..., None] for name in ("lower", "upper")]
+        lower, upper = self._held(raw.code)
+        return np.where(lower, moves[0], 0.0) + np.where(upper, moves[1], 0.0)
 
     def _certificate(
         self, record: Any, sample: int, data: Mapping[str, np.ndarray]

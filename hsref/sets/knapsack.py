@@ -34,10 +34,11 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
 from .one_row import CONSISTENT_TOL, row_project
+from .one_row_data import one_row_basis, one_row_pull, one_row_push
 from .polyhedron import Polyhedron, crossed_bounds
 from .simplex import simplex_hs
 
@@ -182,6 +183,23 @@ class _OneRow(PolyhedralSet):
 
     def _rows_transpose(self, ub: np.ndarray, eq: np.ndarray) -> np.ndarray:
         return (eq if self.equality else ub) * self.weights
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        basis = one_row_basis(raw.code, self.weights)
+        found = one_row_pull(basis, self.weights, g)
+        return dict(zip(("total", "lower", "upper"), found, strict=True))
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        basis = one_row_basis(raw.code, self.weights)
+        moves = (tangents.get(name, 0.0) for name in ("total", "lower", "upper"))
+        return one_row_push(basis, self.weights, *moves)
 
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         side = np.asarray(data.get("total", self.total))[..., None]

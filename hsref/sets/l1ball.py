@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_UPPER,
     INFO_RANK_ACTIVE,
@@ -38,6 +38,8 @@ from .._codes import (
     INFO_RANK_WORKING,
     INFO_STEPS,
     INFO_WEAK,
+    MASK_ACTIVE,
+    MASK_WORKING,
     PRIMAL_INFEASIBLE,
     SOLVED,
     SUPPORT_UPPER,
@@ -259,6 +261,32 @@ class L1Ball(PolyhedralSet):
     def _multipliers(self, record: Any, x: np.ndarray, data: Mapping[str, Any]) -> Multipliers:
         zero = np.zeros((len(record.dual), self.n))
         return Multipliers(record.dual, np.zeros((len(zero), 0)), zero, zero.copy())
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _along(self, code: np.ndarray) -> np.ndarray:
+        """Return dy / d radius, (B, n): sign(y_S) / |S| while the norm is active, else 0."""
+        norm = code[:, self.n] & MASK_ACTIVE != 0
+        bits = code[:, : self.n]
+        free = bits & MASK_ACTIVE == 0
+        # A single point: the rows are dependent, and an entry that the working set leaves out of
+        # the bounds follows the radius.
+        stuck = np.flatnonzero(norm & ~free.any(axis=1))
+        spare = bits[stuck] & MASK_WORKING == 0
+        free[stuck, spare.argmax(axis=1)] = spare.any(axis=1)
+        size = np.maximum(free.sum(axis=1, keepdims=True), 1)
+        return np.where(free & norm[:, None], np.where(bits & NEGATIVE != 0, -1.0, 1.0), 0.0) / size
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        return {"radius": np.einsum("lbj,bj->lb", g, self._along(raw.code))}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        return tangents["radius"][..., None] * self._along(raw.code)
 
     def _residuals(
         self, x: np.ndarray, y: np.ndarray, found: Multipliers, data: Mapping[str, np.ndarray]

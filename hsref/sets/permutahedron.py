@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_UPPER,
     INFO_RANK_ACTIVE,
@@ -49,6 +49,7 @@ from .._codes import (
     INFO_STEPS,
     INFO_TAPE_INTS,
     INFO_WEAK,
+    MASK_ACTIVE,
     SOLVED,
     SUPPORT_UPPER,
     WORKING_UPPER,
@@ -323,6 +324,43 @@ class Permutahedron(PolyhedralSet):
         none = np.zeros((len(x), self.n))
         split = self.n - 1
         return Multipliers(record.dual[:, :split], record.dual[:, split:], none, none.copy())
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _average(self, raw: RawRecord, v: np.ndarray, data: Mapping[str, Any], back: bool) -> Any:
+        """Return the means of v over the blocks, carried from w to y, or back from y to w.
+
+        The sum of y over a block is that of the same places of w, both sorted decreasingly, and a
+        change of it is shared evenly.
+        """
+        n, batch = self.n, len(raw.status)
+        has = raw.info[:, INFO_TAPE_INTS] == n
+        by_x = np.broadcast_to(np.arange(n), (batch, n)).copy()
+        by_x[has] = raw.tape_i[raw.at_i[:-1][has, None] + np.arange(n)]
+        w = np.broadcast_to(np.asarray(data.get("w", self.w[None])), (batch, n))
+        by_w = np.argsort(-w, axis=1, kind="stable")
+        take, put = (by_x, by_w) if back else (by_w, by_x)
+        ends = raw.code[:, :n] & MASK_ACTIVE != 0
+        block = np.cumsum(ends, axis=1) - ends
+        cell = np.arange(batch)[:, None] * n + block
+        size = np.bincount(cell.reshape(-1), minlength=batch * n)
+        out = np.empty_like(v)
+        rows = np.arange(batch)[:, None]
+        for one, into in zip(v, out, strict=True):
+            total = np.bincount(cell.reshape(-1), one[rows, take].reshape(-1), batch * n)
+            into[rows, put] = (total / np.maximum(size, 1))[cell]
+        return out
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        return {"w": self._average(raw, g, data, True)}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        return self._average(raw, tangents["w"], data, False)
 
     def _sums(self, data: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the largest possible sums of 1, 2, ..., n entries."""

@@ -17,7 +17,16 @@ import numpy as np
 
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS
-from .base import DataField, Multipliers, PolyhedralSet, Rows, as_count, as_parameter
+from .base import (
+    ConstraintFlags,
+    DataField,
+    Multipliers,
+    PolyhedralSet,
+    Rows,
+    as_count,
+    as_parameter,
+)
+from .polyhedron_data import PULL, PUSH, run_rhs
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows
 from .working_set import FLOATS, INTS, MOST
@@ -184,6 +193,37 @@ class Polyhedron(PolyhedralSet):
 
         return Rows(self.A_ub, get("b_ub"), self.A_eq, get("b_eq"), get("lower"), get("upper"))
 
+    def _all_rows(self) -> np.ndarray:
+        """Return [A_eq; A_ub] with a batch axis in front, shape (1, p + m, n)."""
+        none = np.zeros((0, self.size))
+        parts = [none if rows is None else rows for rows in (self.A_eq, self.A_ub)]
+        return np.concatenate(parts)[None]
+
+    def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+        m, p = self._row_counts()
+        n, batch = self.size, len(raw.status)
+        flags = np.zeros((batch, m + p + 2 * n), bool)
+        has = np.flatnonzero(raw.info[:, INFO_TAPE_INTS] >= 3)
+        first = raw.at_i[:-1][has]
+        count = raw.tape_i[first + 2].astype(np.int64)
+        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        flags[np.repeat(has, count), raw.tape_i[np.repeat(first + 3, count) + place]] = True
+        eq = np.zeros((batch, p), bool)
+        eq[:, self._reduction.eq_ids[: len(self._reduction.basis)]] = True
+        ends = (m, m + p, m + p + n)
+        ub, _, lower, upper = np.split(flags, ends, axis=1)
+        return eq, ConstraintFlags(ub, lower, upper)
+
+    def _with_matrices(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        data: Mapping[str, Any],
+        batch_shape: tuple[int, ...],
+    ) -> tuple[PolyhedralSet, dict[str, Any]]:
+        from .family import with_matrices
+
+        return with_matrices(self, matrices, data, batch_shape)
+
     # -- solving --------------------------------------------------------------------------------
 
     @property
@@ -229,6 +269,35 @@ class Polyhedron(PolyhedralSet):
         offsets = np.concatenate(([0], np.cumsum(counts)))
         take = np.repeat(first + 3 - offsets[:-1], counts) + np.arange(offsets[-1])
         return offsets, record.tape_i[take]
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        lead, batch, n = g.shape
+        sizes = [f.size for f in self._fields]
+        found = run_rhs(
+            PULL, self.kernel.shared, raw, g.reshape(-1, n), sum(sizes), self.kernel.hs_cost
+        )
+        parts = np.split(found, np.cumsum(sizes)[:-1], axis=1)
+        return {
+            f.name: part.reshape((lead, batch, *f.shape))
+            for f, part in zip(self._fields, parts, strict=True)
+        }
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        lead, batch = next(iter(tangents.values())).shape[:2]
+        rows = [
+            np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
+            for f in self._fields
+        ]
+        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        found = run_rhs(PUSH, self.kernel.shared, raw, flat, self.size, self.kernel.hs_cost)
+        return found.reshape(lead, batch, self.size)
 
     # -- decoding a record ----------------------------------------------------------------------
 

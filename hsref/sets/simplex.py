@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
+from .._batch import Kernel, RawRecord
 from .._codes import (
     ACTIVE_LOWER,
     ACTIVE_UPPER,
@@ -43,10 +43,49 @@ from .._codes import (
 )
 from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_count, as_parameter
+from .one_row_data import one_row_basis, one_row_pull, one_row_push
 from .polyhedron import Polyhedron
 
 _EQ = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
 _BINDING = ACTIVE_LOWER | WORKING_LOWER | SUPPORT_LOWER
+
+
+@device_function
+def simplex_extremes(x):
+    """Return (max(x), max|x|); four independent chains, because a maximum does not vectorise."""
+    n = x.shape[0]
+    top0 = top1 = top2 = top3 = x[0]
+    low0 = low1 = low2 = low3 = x[0]
+    for q in range(n // 4):
+        v0 = x[4 * q]
+        v1 = x[4 * q + 1]
+        v2 = x[4 * q + 2]
+        v3 = x[4 * q + 3]
+        top0 = v0 if v0 > top0 else top0
+        top1 = v1 if v1 > top1 else top1
+        top2 = v2 if v2 > top2 else top2
+        top3 = v3 if v3 > top3 else top3
+        low0 = v0 if v0 < low0 else low0
+        low1 = v1 if v1 < low1 else low1
+        low2 = v2 if v2 < low2 else low2
+        low3 = v3 if v3 < low3 else low3
+    for j in range(4 * (n // 4), n):
+        top0 = max(top0, x[j])
+        low0 = min(low0, x[j])
+    top = max(max(top0, top1), max(top2, top3))
+    low = min(min(low0, low1), min(low2, low3))
+    return top, max(top, -low)
+
+
+@device_function
+def simplex_excess(z, tau):
+    """Return (sum(max(z - tau, 0)), the number of entries above tau)."""
+    excess = 0.0
+    size = 0
+    for j in range(z.shape[0]):
+        excess += max(z[j] - tau, 0.0)
+        size += 1 if z[j] > tau else 0
+    return excess, size
 
 
 @device_function
@@ -56,19 +95,19 @@ def simplex_threshold(z, total):
     tau = -total
     count = n
     for passes in range(n + 2):
-        above = 0.0
-        size = 0
-        for j in range(n):
-            if z[j] > tau:
-                above += z[j]
-                size += 1
+        excess, size = simplex_excess(z, tau)
         # Newton from the left never oversteps the root, so the support can only shrink; when it
-        # no longer does, the piece that holds the root has been solved. It grows only when an entry
-        # lies within rounding of tau, which is then as good as solved.
+        # no longer does, the piece that holds the root has been solved, and what is left is
+        # rounding. It grows only when an entry lies within rounding of tau, which is then as good
+        # as solved.
+        if size > 0:
+            tau += (excess - total) / size
         if size >= count and passes > 0:
             return tau, passes
+        if size == 0:
+            # tau rounded up to the largest entry: the total is lost beside it.
+            return tau, passes
         count = size
-        tau = (above - total) / size
     return tau, -1
 
 
@@ -79,40 +118,13 @@ def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, wo
     total = data[0]
     if not total >= 0.0:
         return PRIMAL_INFEASIBLE
-    top = x[0]
-    size = 0.0
-    for j in range(n):
-        top = max(top, x[j])
-        size = max(size, abs(x[j]))
+    top, size = simplex_extremes(x)
     scale = max(total, size)
     unit = 1.0 / scale if scale > 0.0 else 1.0
     code[0] = _EQ
-    slack = np.inf
-    least = np.inf
     if total == 0.0:
-        # Every bound is active; the multiplier max(x) of the sum leaves the bound of a largest
-        # entry without one, and dropping it makes the rows independent.
-        free = -1
-        support = 0
-        for j in range(n):
-            y[j] = 0.0
-            push = top - x[j]
-            if push > 0.0:
-                code[1 + j] = _BINDING
-                support += 1
-                least = min(least, push)
-            elif free < 0:
-                free = j
-                code[1 + j] = ACTIVE_LOWER
-            else:
-                code[1 + j] = ACTIVE_LOWER | WORKING_LOWER
+        simplex_of_zero(x, top, unit, y, code, info, margin)
         dual[0] = top
-        info[INFO_RANK_ACTIVE] = 0
-        info[INFO_RANK_WORKING] = 0
-        info[INFO_RANK_SUPPORT] = n - 1 - support
-        info[INFO_WEAK] = n - support
-        margin[0] = np.inf
-        margin[1] = least * unit
         return SOLVED
     # Shifted by the largest entry, so that nothing cancels when x is large. Stored, because the
     # compiler may reassociate (x - top) - tau into x - (top + tau) but not across memory.
@@ -121,33 +133,66 @@ def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, wo
     tau, passes = simplex_threshold(y, total)
     if passes < 0:
         return MAX_STEPS
+    # Within the tolerance of its bound and with no multiplier: active, decided here for good.
+    # One small loop a purpose: each of them vectorises.
     tolerance = active_tol * total
-    rank = -1
+    free = 0
     weak = 0
     for j in range(n):
         gap = y[j] - tau
-        value = max(gap, 0.0)
-        y[j] = value
-        if value > tolerance:
-            code[1 + j] = 0
-            rank += 1
-            slack = min(slack, value)
-        elif gap < 0.0:
-            code[1 + j] = _BINDING
-            least = min(least, -gap)
-        else:
-            # Inside the tolerance of the bound with no multiplier: active, decided here for good.
-            code[1 + j] = ACTIVE_LOWER
-            weak += 1
+        y[j] = gap
+        free += 1 if gap > tolerance else 0
+        weak += 1 if gap >= 0.0 else 0
+    weak -= free
+    for j in range(n):
+        bits = ACTIVE_LOWER if y[j] >= 0.0 else _BINDING
+        code[1 + j] = 0 if y[j] > tolerance else bits
+    slack = np.inf
+    least = np.inf
+    for j in range(n):
+        gap = y[j]
+        slack = gap if tolerance < gap < slack else slack
+        least = -gap if -least < gap < 0.0 else least
+    for j in range(n):
+        y[j] = max(y[j], 0.0)
     dual[0] = tau + top
     info[INFO_STEPS] = passes
-    info[INFO_RANK_ACTIVE] = rank
-    info[INFO_RANK_WORKING] = rank + weak
-    info[INFO_RANK_SUPPORT] = rank + weak
+    info[INFO_RANK_ACTIVE] = free - 1
+    info[INFO_RANK_WORKING] = free - 1 + weak
+    info[INFO_RANK_SUPPORT] = free - 1 + weak
     info[INFO_WEAK] = weak
     margin[0] = slack * unit
     margin[1] = least * unit
     return SOLVED
+
+
+@device_function
+def simplex_of_zero(x, top, unit, y, code, info, margin):
+    """y = 0, the only point of the simplex of total 0; writes all but the multiplier max(x)."""
+    # Every bound is active; the multiplier of the sum leaves the bound of a largest entry without
+    # one, and dropping it makes the rows independent.
+    n = x.shape[0]
+    free = -1
+    support = 0
+    least = np.inf
+    for j in range(n):
+        y[j] = 0.0
+        push = top - x[j]
+        if push > 0.0:
+            code[1 + j] = _BINDING
+            support += 1
+            least = min(least, push)
+        elif free < 0:
+            free = j
+            code[1 + j] = ACTIVE_LOWER
+        else:
+            code[1 + j] = ACTIVE_LOWER | WORKING_LOWER
+    info[INFO_RANK_ACTIVE] = 0
+    info[INFO_RANK_WORKING] = 0
+    info[INFO_RANK_SUPPORT] = n - 1 - support
+    info[INFO_WEAK] = n - support
+    margin[0] = np.inf
+    margin[1] = least * unit
 
 
 @device_function
@@ -248,6 +293,21 @@ class Simplex(PolyhedralSet):
     def _residual_rows(self, data: Mapping[str, np.ndarray]) -> Rows:
         total = np.asarray(data.get("total", self.total))[..., None]
         return Rows(None, None, np.ones((1, self.n)), total, np.zeros(self.n), None)
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        ones = np.ones(self.n)
+        return {"total": one_row_pull(one_row_basis(raw.code, ones), ones, g)[0]}
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        ones = np.ones(self.n)
+        return one_row_push(one_row_basis(raw.code, ones), ones, tangents["total"])
 
     def _find_interior(self) -> tuple[np.ndarray, int]:
         dim = self.n - 1 if self.total > 0.0 else 0

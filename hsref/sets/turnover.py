@@ -35,8 +35,16 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel
-from .._codes import ACTIVE_LOWER, MASK_LOWER, MASK_UPPER
+from .._batch import Kernel, RawRecord
+from .._codes import (
+    ACTIVE_LOWER,
+    ACTIVE_UPPER,
+    MASK_ACTIVE,
+    MASK_LOWER,
+    MASK_UPPER,
+    MASK_WORKING,
+    WORKING_LOWER,
+)
 from .base import (
     ConstraintFlags,
     DataField,
@@ -47,7 +55,7 @@ from .base import (
 )
 from .one_row import CONSISTENT_TOL
 from .polyhedron import Polyhedron
-from .trade import turnover_hs, turnover_project
+from .trade import SOLD, turnover_hs, turnover_project
 
 
 class Turnover(PolyhedralSet):
@@ -207,6 +215,67 @@ class Turnover(PolyhedralSet):
         below = np.maximum(nu + pull - (x - y), 0.0)
         lower = np.where(record.code[:, : self.n] & ACTIVE_LOWER != 0, below, 0.0)
         return Multipliers(theta, nu, lower, np.zeros_like(lower))
+
+    def _check_data_rule(self, names: tuple[str, ...]) -> None:
+        pass
+
+    def _sides(self, raw: RawRecord, data: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return (bought, sold, kink, slope): an independent basis of the active rows, (B, n) each.
+
+        bought and sold hold 1 / size of their set on its entries; at kinks y_j = previous_j; slope
+        is the derivative of |y_j - previous_j| in previous_j where y_j does not follow it. All are
+        0 where the limit is not active: y does not depend on the data there.
+        """
+        n = self.n
+        bits = raw.code[:, :n]
+        near = (raw.code[:, n + 1] & MASK_ACTIVE != 0)[:, None]
+        p = np.broadcast_to(np.asarray(data.get("previous", self.previous)), bits.shape)
+        side = bits & SOLD != 0
+        free = bits & MASK_ACTIVE == 0
+        sets = [free & ~side, free & side]
+        spare = (bits & MASK_WORKING == 0) & ~free
+        pushing = raw.code[:, n + 1] & MASK_WORKING != 0
+        for k, right in enumerate((~side, side)):
+            # A side without a free entry: its rows are dependent, and the entry that the working
+            # set released follows its total.
+            stuck = np.flatnonzero(pushing & ~sets[k].any(axis=1))
+            choice = spare[stuck] & right[stuck]
+            sets[k][stuck, choice.argmax(axis=1)] = choice.any(axis=1)
+        bought, sold = sets
+        held = ~bought & ~sold
+        at_zero = (bits & WORKING_LOWER != 0) | (
+            (bits & ACTIVE_LOWER != 0) & (bits & ACTIVE_UPPER == 0)
+        )
+        kink = held & ~at_zero & (bits & ACTIVE_UPPER != 0)
+        zero = held & ~kink
+        slope = np.where(bought, -1.0, np.where(sold, 1.0, np.where(zero, np.sign(p), 0.0)))
+        parts = []
+        for one in sets:
+            parts.append(np.where(one & near, 1.0 / np.maximum(one.sum(1, keepdims=True), 1), 0.0))
+        return parts[0], parts[1], kink & near, np.where(near, slope, 0.0)
+
+    def _data_pull(
+        self, raw: RawRecord, data: Mapping[str, Any], g: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        bought, sold, kink, slope = self._sides(raw, data)
+        a = 0.5 * np.einsum("lbj,bj->lb", g, bought)[..., None]
+        b = 0.5 * np.einsum("lbj,bj->lb", g, sold)[..., None]
+        # The totals: bought (1 - kinks + limit - sum slope p) / 2, sold with the other sign.
+        return {
+            "limit": (a - b)[..., 0],
+            "previous": np.where(kink, g - (a + b), 0.0) - slope * (a - b),
+        }
+
+    def _data_push(
+        self, raw: RawRecord, data: Mapping[str, Any], tangents: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        bought, sold, kink, slope = self._sides(raw, data)
+        dp = tangents.get("previous", np.zeros(self.n))
+        kinks = np.where(kink, dp, 0.0)
+        change = tangents.get("limit", 0.0) - (slope * dp).sum(axis=-1)
+        total = kinks.sum(axis=-1)
+        a, b = 0.5 * (change - total)[..., None], 0.5 * (-change - total)[..., None]
+        return kinks + bought * a + sold * b
 
     def _residuals(
         self, x: np.ndarray, y: np.ndarray, found: Multipliers, data: Mapping[str, np.ndarray]
