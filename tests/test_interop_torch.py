@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 
 import hsref
-from interop_cases import REGIONS, ROWS, SIMPLEX, SMOOTH, TRIANGLE, Case, smooth_points, table
+from interop_cases import (
+    PEERS,
+    REGIONS,
+    ROWS,
+    SIMPLEX,
+    SMOOTH,
+    TRIANGLE,
+    Case,
+    data_case,
+    smooth_points,
+    table,
+)
 from tolerances import assert_close
 
 try:
@@ -64,7 +75,7 @@ def test_value_vjp_jvp_and_second_order_are_those_of_numpy(case: Case):
     np.testing.assert_array_equal(y.detach().numpy(), case.y)
     (vjp,) = torch.autograd.grad(y, x, tensor(case.g), retain_graph=True)
     assert vjp.dtype == x.dtype
-    np.testing.assert_array_equal(vjp.numpy(), case.product(case.g))
+    np.testing.assert_array_equal(vjp.numpy(), case.pull(case.g))
     value, tangent = jvp(lambda x: hsref.project(x, case.C), (x.detach(),), (tensor(case.g),))
     np.testing.assert_array_equal(value.numpy(), case.y)
     np.testing.assert_array_equal(tangent.numpy(), case.product(case.g))
@@ -80,6 +91,28 @@ def test_plain_tensors_get_plain_values():
     np.testing.assert_array_equal(y.numpy(), hsref.project(x.numpy(), SIMPLEX))
     with torch.no_grad():
         assert not hsref.project(x.requires_grad_(), SIMPLEX).requires_grad
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_gradients_of_data_are_those_of_numpy(batched):
+    C, x, g, data, wanted, moved = data_case(batched)
+    names = ("x", *data)
+    leaves = [tensor(v, requires_grad=True) for v in (x, *data.values())]
+
+    def f(x, *values):
+        return hsref.project(x, C, **dict(zip(data, values)))
+
+    found = torch.autograd.grad(f(*leaves), leaves, tensor(g))
+    for name, leaf, got in zip(names, leaves, found):
+        assert got.shape == leaf.shape
+        assert_close(got, wanted[name], "projector")
+    plain = [leaf.detach() for leaf in leaves]
+    tangents = (torch.zeros_like(plain[0]), *plain[1:])
+    assert_close(jvp(f, tuple(plain), tangents)[1], moved, "projector")
+    # in the dtype of each leaf
+    single = plain[1].float().requires_grad_()
+    (got,) = torch.autograd.grad(hsref.project(plain[0], C, b_ub=single).sum(), single)
+    assert got.dtype == torch.float32
 
 
 # -- transformations ------------------------------------------------------------------------------
@@ -162,6 +195,78 @@ def test_mapped_data_meets_the_batch_axes_of_x():
     got = vmap(lambda x, b: hsref.project(x, ROWS, b_ub=b))(t, tensor(b))
     wanted = np.stack([hsref.project(p, ROWS, b_ub=q) for p, q in zip(x, b)])
     np.testing.assert_array_equal(got, wanted)
+
+
+def test_data_gradients_map_and_nest():
+    rng = np.random.default_rng(4)
+    x, b = tensor(rng.normal(size=(4, 3))), tensor(rng.uniform(0.8, 1.2, size=(4, 1)))
+    lower = torch.tensor(-0.5, dtype=torch.float64)
+
+    def f(x, b, lower):
+        return torch.sin(hsref.project(x, ROWS, b_eq=b, lower=lower))
+
+    arg, dims = (0, 1, 2), (0, 0, None)
+    each = [torch.autograd.functional.jacobian(f, (x[k], b[k], lower)) for k in range(4)]
+    for transform in (jacrev, jacfwd):
+        found = vmap(transform(f, argnums=arg), in_dims=dims)(x, b, lower)
+        for k, got in enumerate(found):
+            assert_close(got, torch.stack([one[k] for one in each]), "projector")
+
+    def loss(*args):
+        return (f(*args) ** 2).sum()
+
+    wanted = torch.autograd.functional.hessian(loss, (x, b, lower))
+    for found in (
+        hessian(loss, argnums=arg)(x, b, lower),
+        jacrev(jacrev(loss, argnums=arg), argnums=arg)(x, b, lower),
+    ):
+        for i in arg:
+            for j in arg:
+                assert_close(found[i][j], wanted[i][j], "projector")
+
+
+def test_gradcheck_in_data():
+    x = tensor(smooth_points(ROWS, 2), requires_grad=True)
+    b = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    e = torch.tensor([[1.0], [1.1]], dtype=torch.float64, requires_grad=True)
+
+    def f(x, b, e):
+        return torch.sin(hsref.project(x, ROWS, b_ub=b, b_eq=e))
+
+    assert torch.autograd.gradcheck(f, (x, b, e), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (x, b, e), check_fwd_over_rev=True)
+
+
+def test_second_derivatives_in_matrices_are_refused():
+    A = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
+    x = tensor(smooth_points(ROWS, 2))
+
+    def loss(x, A):
+        return (torch.sin(hsref.project(x, ROWS, A_ub=A)) ** 2).sum()
+
+    assert grad(loss, argnums=1)(x, A).shape == A.shape
+    assert hessian(loss)(x, A).shape == (2, 3, 2, 3)
+    leaf = A.clone().requires_grad_()
+    (first,) = torch.autograd.grad(loss(x, leaf), leaf, create_graph=True)
+    for wrong in (
+        lambda: torch.autograd.grad(first.sum(), leaf),
+        lambda: hessian(loss, argnums=1)(x, A),
+        lambda: jacrev(lambda A: grad(loss)(x, A))(A),
+        lambda: jacfwd(lambda A: jacfwd(loss)(x, A))(A),
+    ):
+        with pytest.raises(NotImplementedError, match="second derivatives are not available"):
+            wrong()
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_examples_of_peers(peer):
+    problem = peer()
+    leaves = [tensor(v, requires_grad=True) for v in problem.values]
+    y = problem.solve(*leaves)
+    assert_close(y.detach(), problem.y, "planted")
+    found = torch.autograd.grad(y, leaves, tensor(problem.g))
+    for got, wanted in zip(found, problem.cotangents):
+        assert_close(got, wanted, "planted")
 
 
 @pytest.mark.parametrize("what", ["grad", "jacobian", "hessian", "jvp", "grad of grad"])
@@ -309,6 +414,10 @@ def test_compiled_data_and_modules(compiled):
     g = compiled(lambda x, t: hsref.project(x, SIMPLEX, total=t, n_threads=1))
     assert torch.equal(g(x, totals), hsref.project(x, SIMPLEX, total=totals))
     assert torch.equal(g(x, 2.0), hsref.project(x, SIMPLEX, total=2.0))
+    totals.requires_grad_()
+    (got,) = torch.autograd.grad((g(x, totals) ** 2).sum(), totals)
+    (wanted,) = torch.autograd.grad((hsref.project(x, SIMPLEX, total=totals) ** 2).sum(), totals)
+    assert torch.equal(got, wanted)
     layer = torch.nn.Sequential(torch.nn.Linear(3, 3), Projection(SIMPLEX))
     assert torch.equal(compiled(layer)(x.float()), layer(x.float()))
 
@@ -488,6 +597,10 @@ def test_layer_keeps_tensors_in_its_state():
     assert torch.equal(layer(x), hsref.project(x, SIMPLEX, total=2.0))
     assert torch.equal(layer(x, total=3.0), hsref.project(x, SIMPLEX, total=3.0))
     assert torch.equal(Projection(SIMPLEX, total=2.0)(x), layer(x))
+    learnt = Projection(SIMPLEX, total=torch.nn.Parameter(torch.tensor(2.0)))
+    (learnt(x) ** 2).sum().backward()
+    assert learnt.total.grad is not None
+    assert learnt.total.grad != 0.0
 
 
 # -- other processes, other devices ---------------------------------------------------------------

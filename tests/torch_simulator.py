@@ -20,6 +20,7 @@ import hsref
 from hsref._cuda.compat import cuda
 from hsref.interop import torch as bridge
 from hsref.interop import torch_cuda
+from hsref.interop._shared import Plan
 
 
 class OnDevice(torch.Tensor):
@@ -55,17 +56,38 @@ def main() -> int:
             value = torch_cuda.value(torch.from_numpy(x), C, keywords)
             assert torch.equal(value, y)
             wanted = record.jacobian() @ g
-            assert np.abs(torch_cuda.multiply(J, torch.from_numpy(g)).numpy() - wanted).max() < 1e-6
+            plan = Plan(C.shape, True)
+            t = torch.from_numpy(g)
+            assert np.abs(torch_cuda.pull(J, t, plan)[0].numpy() - wanted).max() <= 1e-6
+            assert np.abs(torch_cuda.push(J, (t,), plan).numpy() - wanted).max() <= 1e-6
             # several vectors a sample, as jacrev sends them
-            many = torch_cuda.multiply(J, torch.from_numpy(np.stack([g, 2 * g])))
+            many = torch_cuda.pull(J, torch.from_numpy(np.stack([g, 2 * g])), plan)[0]
             assert np.abs(many[1].numpy() - 2 * wanted).max() <= 1e-6
+            # parameters live on the host, and so do their cotangents
+            name = C._fields[0].name
+            shape = C._fields[0].shape
+            plan = Plan(C.shape, True, (name,), (shape,), (len(shape),))
+            _, c = torch_cuda.pull(J, t, plan)
+            found = hsref.vjp(x, C, wrt=(name,))[1](g)[name]
+            assert np.abs(c.numpy() - found).max() <= 1e-6
+            try:
+                torch_cuda.push(J, (t, c), plan)
+            except NotImplementedError as sentence:
+                if name not in str(sentence):
+                    raise
+            else:
+                raise AssertionError("forward mode in a parameter must be refused")
             # the dispatch: a tensor that says it is on the device takes this road
-            call = bridge._Call(C, {**keywords, "device": None, "start": None}, {}, ())
+            call = bridge._Call(
+                C, {**keywords, "device": None, "start": None, "degenerate_data": "raise"}, {}, ()
+            )
             fake = torch.from_numpy(x).as_subclass(OnDevice)
             again, token = call.solve(fake, ())
             assert torch.equal(again, y)
-            pulled = bridge.apply(bridge.redeem(token), torch.from_numpy(g).as_subclass(OnDevice))
-            assert np.abs(pulled.numpy() - wanted).max() <= 1e-6
+            pulled = bridge.pull_tensors(
+                bridge.redeem(token), t.as_subclass(OnDevice), Plan(C.shape, True)
+            )
+            assert np.abs(pulled[0].numpy() - wanted).max() <= 1e-6
     print("the device half of the bridge agrees with the host")
     return 0
 
