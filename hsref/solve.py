@@ -156,16 +156,23 @@ def project(
         from .primitives import project_box
 
         return project_box(x, C, options, data)
-    refuse_gradients(data)
+    refuse_gradients(data, welcome=kind)
+    if kind == "PyTorch":
+        from .interop import torch
+
+        return torch.project(x, C, options, data)
+    if kind == "JAX":
+        from .interop import jax
+
+        return jax.project(x, C, options, data)
     if kind == "cuda":
         from ._cuda.resident import like
 
         return like(x, _solve_resident(x, C, options, data, keep=False).y)
-    if kind != "numpy":
-        raise TypeError(
-            f"x is a {kind} array, and this version has no bridge for it: pass a NumPy array, or "
-            "use projection(x, C).jacobian() inside a custom function of that framework."
-        )
+    if kind == "dlpack":
+        from .interop import dlpack
+
+        return dlpack.project(x, C, options, data)
     found = _solve(x, C, options, data, keep=False)
     return as_kind(found.y.copy() if isinstance(found, Projection) else found, x)
 
@@ -461,6 +468,8 @@ def _solve_resident(
     check_options(options)
     if options["device"] == "cpu":
         raise ValueError("x lives on a CUDA device; copy it to the host to use device='cpu'.")
+    if not C.plain_kernel:
+        raise ValueError(f"{C!r} is solved on the host only: copy x to the host first.")
     array = as_device_array(x, "x")
     check_points(np.dtype(array.dtype), array.shape, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]
