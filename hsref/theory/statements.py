@@ -165,7 +165,8 @@ _ALL = (
         "φ(γ(1)) - φ(γ(0)) = ∫⟨automatic gradient, γ′⟩ dt, φ = ℓ∘Π∘h₂∘Π∘h₁",
         "Path derivatives multiply: if V is right for a.e. t along h₁∘γ, then (Π∘h₁∘γ)′ = V(h₁∘γ)′ "
         "a.e., and so on through the chain; φ∘γ is absolutely continuous. Paths through kinks, "
-        "every second one inside a kink; gradients at generic points against differences.",
+        "every second one inside a kink, one path for four points; gradients at generic points "
+        "against differences.",
         "1e-6",
         paths.networks,
     ),
@@ -240,7 +241,7 @@ _ALL = (
         "states the steps, on which the shares depend.",
         "1e-6",
         beyond.dead_start,
-        ("1.5", "0.3", "0.05"),
+        ("0.05", "0.15", "0.3", "0.6", "1.5", "3"),
     ),
     Statement(
         "L1",
