@@ -74,7 +74,7 @@ def _table() -> dict[str, tuple[str, Callable[[Any, int, np.random.Generator], A
         "IsotonicCone": ("IsotonicCone", lambda s, n, r: s(n), 32),
         "Permutahedron": ("Permutahedron", lambda s, n, r: s(np.arange(n, 0, -1.0) / n), 32),
         "Turnover": ("Turnover", lambda s, n, r: s(np.full(n, 1.0 / n), 0.5), 32),
-        "Birkhoff": ("Birkhoff", lambda s, n, r: s(n), 6),
+        "Birkhoff": ("Birkhoff", lambda s, n, r: s(n), 4),
         "Transport": (
             "Transport", lambda s, n, r: s(np.full(n, 1.0), n * (w := 1 + r.random(n)) / w.sum()), 6
         ),

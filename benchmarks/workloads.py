@@ -361,7 +361,7 @@ CASES = {
         ),
         Case(
             "W7", "Birkhoff 200x200, one", "birkhoff", {"n": 200}, 1,
-            ("jaxopt_birkhoff", "pot", *_SINKHORN, "clarabel", "osqp"), ({"n": 6}, 1),
+            ("jaxopt_birkhoff", "pot", *_SINKHORN, "clarabel", "osqp"), ({"n": 9}, 1),
             (Target("forward", "jaxopt_birkhoff", 5.0), Target("forward", "pot", 1.0),
              Target("backward", "jaxopt_birkhoff", 10.0)),
             {"n500": ({"n": 500}, 1)},
@@ -392,7 +392,7 @@ CASES = {
         ),
         Case(
             "B1000", "Birkhoff 1000x1000, one", "birkhoff", {"n": 1000}, 1,
-            ("jaxopt_birkhoff", "sinkhorn20_f32"), ({"n": 8}, 1),
+            ("jaxopt_birkhoff", "sinkhorn20_f32"), ({"n": 10}, 1),
         ),
     )
 }  # fmt: skip

@@ -26,6 +26,7 @@ import numpy as np
 
 from ._codes import (
     INFO_SIZE,
+    INFO_SKIP_RECORD,
     INFO_TAPE_FLOATS,
     INFO_TAPE_INTS,
     NONFINITE,
@@ -77,6 +78,7 @@ def project_batch(
         k = i * keep
         for j in range(INFO_SIZE):
             info[k, j] = 0
+        info[k, INFO_SKIP_RECORD] = 1 - keep
         if not (check == 0.0):
             status[i] = NONFINITE
             continue

@@ -43,7 +43,9 @@ INFO_TAPE_FLOATS = 4
 INFO_TAPE_INTS = 5
 INFO_WEAK = 6
 INFO_METHOD = 7
-INFO_SIZE = 8
+INFO_SKIP_RECORD = 8
+"""On entry: 1 where only y and its status are wanted, so that a routine may write nothing else."""
+INFO_SIZE = 9
 
 SELECTION_RANK = {
     "active": INFO_RANK_ACTIVE,

@@ -26,6 +26,9 @@ from typing import Any
 FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
 """LLVM flags that allow vectorised sums; NaN and infinity keep their meaning."""
 
+CALLEE = "cpu callee"
+"""Target of twins for the CPU that Python never calls."""
+
 _LOCK = threading.RLock()
 
 
@@ -67,11 +70,14 @@ class DeviceFunction:
         source = self.py_func
         names: dict[str, Any] = {"__name__": source.__module__}
         for name, value in _referenced(source):
-            names[name] = value.twin(target, compiler) if _is_device(value) else value
+            names[name] = _callee(value, target, compiler) if _is_device(value) else value
         clone = types.FunctionType(source.__code__, names, source.__name__)
         clone.__module__ = source.__module__
         clone.__doc__ = source.__doc__
-        clone.__qualname__ = f"{source.__qualname__}_{digest(self)}"
+        # The cache knows functions by this name alone, and not how they were compiled: a twin
+        # without wrappers, taken for one with them, would crash when Python calls it.
+        kind = "_callee" if target == CALLEE else ""
+        clone.__qualname__ = f"{source.__qualname__}_{digest(self)}{kind}"
         return clone
 
 
@@ -145,10 +151,24 @@ def _is_device(value: Any) -> bool:
     return isinstance(value, DeviceFunction)
 
 
-def _compile_cpu(py_func: types.FunctionType) -> Any:
+def _callee(value: DeviceFunction, target: str, compiler: Callable[..., Any]) -> Any:
+    """Return the twin that compiled code calls."""
+    if target in ("cpu", CALLEE):
+        return value.twin(CALLEE, _compile_callee)
+    return value.twin(target, compiler)
+
+
+def _compile_callee(py_func: types.FunctionType) -> Any:
+    # The wrappers that unpack Python's arguments cost a sixth of the time a solver compiles.
+    return _compile_cpu(py_func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compile_cpu(py_func: types.FunctionType, **more: bool) -> Any:
     import numba
 
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    options: dict[str, Any] = {
+        "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), **more,
+    }  # fmt: skip
     if os.environ.get("HSREF_DISABLE_CACHE"):
         return numba.njit(**options)(py_func)
     try:

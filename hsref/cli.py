@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-APPLICATIONS = ("portfolio",)
-"""Modules of :mod:`hsref.applications` that ``hsref train`` knows, by name."""
+APPLICATIONS = ("portfolio", "matching", "hyper-connections")
+"""What ``hsref train`` knows: modules of :mod:`hsref.applications`, written with hyphens."""
 
 EXTRAS = {
-    "apps": ("pandas", "skfolio", "clarabel", "matplotlib", "threadpoolctl", "rich"),
+    "apps": ("pandas", "skfolio", "clarabel", "skimage", "matplotlib", "threadpoolctl", "rich"),
     "torch": ("torch",),
     "jax": ("jax",),
     "cuda": ("numba_cuda",),
@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SUCCESS
     try:
         return chosen.run(chosen, shlex.join(["hsref", *arguments]))
-    except KeyboardInterrupt:
-        _say("interrupted; nothing was written.")
+    except KeyboardInterrupt as interruption:
+        # an application that can go on later says how
+        _say(str(interruption) or "interrupted; nothing was written.")
         return INTERRUPTED
     except BrokenPipeError:
         # the reader of our output went away, as `head` does; that is its right
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train an application and write a report")
     names = train.add_subparsers(title="applications", metavar="APPLICATION", required=True)
     for name in APPLICATIONS:
-        application = importlib.import_module(f"hsref.applications.{name}.command")
+        application = _application(name)
         one = names.add_parser(name, help=application.SUMMARY, description=application.SUMMARY)
         application.add_arguments(one)
         one.add_argument(
@@ -125,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     warmup = commands.add_parser("warmup", help="compile the routines of every set into the cache")
     warmup.set_defaults(run=_warmup)
     return parser
+
+
+def _application(name: str) -> Any:
+    """Return the module behind ``hsref train NAME``."""
+    return importlib.import_module(f"hsref.applications.{name.replace('-', '_')}.command")
 
 
 # -- train ----------------------------------------------------------------------------------------
@@ -260,7 +266,7 @@ def _info(arguments: argparse.Namespace, command: str) -> int:
 
     print("\napplications (hsref train NAME)")
     for name in APPLICATIONS:
-        application = importlib.import_module(f"hsref.applications.{name}.command")
+        application = _application(name)
         print(f"  {name}  {application.SUMMARY}")
     return SUCCESS
 

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("certificates", "tolerances", "oracle")
 
 # Scripts that tests run in a process of their own; --doctest-modules would import them into ours.
 collect_ignore = [
+    "code_mutations.py",
     "cuda_ptx.py",
     "cuda_simulator.py",
     "make_adam_trace.py",
@@ -25,9 +26,10 @@ collect_ignore = [
 # deadline=None: the first example of a property may compile for seconds.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 settings.register_profile("dev", max_examples=40, **COMMON)
-# derandomize: a commit is judged by the same examples every time; nightly looks for new ones
+# derandomize: a commit is judged by the same examples every time; nightly looks for new ones,
+# a hundred times as many
 settings.register_profile("ci", max_examples=80, derandomize=True, database=None, **COMMON)
-settings.register_profile("nightly", max_examples=3000, **COMMON)
+settings.register_profile("nightly", max_examples=8000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 Backend = Callable[..., np.ndarray]

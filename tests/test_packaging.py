@@ -69,6 +69,7 @@ def test_sdist_can_be_tested(distributions):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "README.md", "LICENSE", "conftest.py", "tests/oracle.py"} <= names
+    assert {"notebooks/build.py", "notebooks/README.md"} <= names
     assert not any(name.endswith((".nbi", ".nbc", ".pyc")) for name in names)
 
 

@@ -176,6 +176,16 @@ def test_gradient_of_the_loss_is_that_of_differences(problem, arm):
     assert abs(difference - slope) <= bound("smooth difference", np.array(slope))
 
 
+@pytest.mark.parametrize("cap", [None, 0.35])
+def test_the_extended_sinkhorn_layer_meets_the_constraints_in_the_limit(prices, cap):
+    config = dataclasses.replace(SMALL, cap=cap, iterations=3000)
+    net = model.Model(make_problem(config, prices), "linsat")
+    weights = net.output(2.0 * np.random.default_rng(0).standard_normal((5, net.problem.n)))
+    assert model.violation(weights, net.problem).max() < 1e-6
+    # and not merely by giving everybody the same
+    assert np.ptp(weights, axis=0).max() > 0.05
+
+
 # -- training -------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from .._batch import hs_point, project_point
-from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS, NONFINITE, SOLVED
+from .._codes import (
+    INFO_SIZE,
+    INFO_SKIP_RECORD,
+    INFO_TAPE_FLOATS,
+    INFO_TAPE_INTS,
+    NONFINITE,
+    SOLVED,
+)
 from .compat import cuda
 
 FAILED = 1
@@ -39,6 +46,7 @@ def project_grid(
             check += 0.0 * value
         for j in range(INFO_SIZE):
             info[k, j] = 0
+        info[k, INFO_SKIP_RECORD] = 1 - keep
         margin[k, 0] = np.inf
         margin[k, 1] = np.inf
         if not (check == 0.0):

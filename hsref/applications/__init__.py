@@ -2,6 +2,8 @@
 
 ==============================  ==================================================================
 :mod:`.portfolio`               portfolios that hold a covering constraint exactly, on daily prices
+:mod:`.matching`                partial matchings of keypoints in two views, and of random graphs
+:mod:`.hyper_connections`       residual streams mixed by doubly stochastic matrices, five ways
 ==============================  ==================================================================
 
 They use the public face of :mod:`hsref` and the packages of the ``apps`` extra; nothing in hsref
@@ -13,7 +15,7 @@ from typing import Any
 
 from ._common import InputError, MissingExtraError
 
-_APPLICATIONS = ("portfolio",)
+_APPLICATIONS = ("portfolio", "matching", "hyper_connections")
 
 __all__ = ["InputError", "MissingExtraError", *_APPLICATIONS]
 

@@ -25,6 +25,66 @@ class MissingExtraError(ImportError):
     """A package of the ``apps`` extra is not installed."""
 
 
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise `InputError` unless the setting `name` is a whole number of at least `least`.
+
+    Examples
+    --------
+    >>> check_whole("epochs", 3, 1)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+
+
+def check_inside(
+    name: str,
+    value: Any,
+    low: float,
+    high: float,
+    open_below: bool = False,
+    open_above: bool = False,
+) -> None:
+    """Raise `InputError` unless the setting `name` is finite and lies between two limits.
+
+    Examples
+    --------
+    >>> check_inside("share", 0.5, 0.0, 1.0, open_below=True)
+    """
+    low_ok = value > low if open_below else value >= low
+    high_ok = value < high if open_above else value <= high
+    if not (low_ok and high_ok and math.isfinite(value)):
+        left, right = "(" if open_below else "[", ")" if open_above or math.isinf(high) else "]"
+        raise InputError(f"{name} must lie in {left}{low:g}, {high:g}{right}; got {value!r}.")
+
+
+def check_runs(
+    seeds: tuple[int, ...], tuning_seeds: tuple[int, ...], learning_rates: tuple[float, ...]
+) -> None:
+    """Raise `InputError` unless these say which runs to tune on and which to report.
+
+    Examples
+    --------
+    >>> check_runs((0, 1), (1000,), (1e-3, 1e-2))
+    """
+    for name, values in (
+        ("seeds", seeds),
+        ("tuning_seeds", tuning_seeds),
+        ("learning_rates", learning_rates),
+    ):
+        if not values or len(set(values)) != len(values):
+            raise InputError(f"{name} must hold at least one entry and none twice; got {values}.")
+    if set(seeds) & set(tuning_seeds):
+        raise InputError(
+            "seeds and tuning_seeds must differ, or the learning rate would be chosen on the "
+            "runs that are reported."
+        )
+    for name, values in (("seeds", seeds), ("tuning_seeds", tuning_seeds)):
+        if any(int(seed) != seed or seed < 0 for seed in values):
+            raise InputError(f"{name} must be whole numbers that are not negative.")
+    if any(not (0.0 < rate < math.inf) for rate in learning_rates):
+        raise InputError("learning_rates must be positive.")
+
+
 def need(module: str) -> Any:
     """Import `module`, which belongs to the ``apps`` extra.
 
@@ -193,7 +253,9 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def mean_and_error(values: Any) -> tuple[float, float]:
-    r"""Return the mean of `values` and its standard error (nan for fewer than two values).
+    r"""Return the mean of `values` and its standard error.
+
+    The error is nan for fewer than two values, and where one is not finite.
 
     .. math:: \bar v, \qquad \sqrt{\tfrac{1}{k(k-1)}\textstyle\sum_i (v_i-\bar v)^2}
 
@@ -203,6 +265,28 @@ def mean_and_error(values: Any) -> tuple[float, float]:
     (2.0, 1.0)
     """
     array = np.asarray(values, dtype=float)
-    if array.size < 2:
+    if array.size < 2 or not np.isfinite(array).all():
         return (float(array.mean()) if array.size else math.nan), math.nan
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size))
+
+
+def over_seeds(
+    figures: list[dict[str, float]], worst: tuple[str, ...], errors: tuple[str, ...]
+) -> dict[str, float]:
+    """Return the figures of several seeds as one: means, and the largest for names in `worst`.
+
+    Names in `errors` get a companion ``NAME_se``, the standard error of the mean.
+
+    Examples
+    --------
+    >>> over_seeds([{"f1": 0.0, "violation": 1.0}, {"f1": 1.0, "violation": 2.0}],
+    ...            ("violation",), ("f1",))
+    {'f1': 0.5, 'f1_se': 0.5, 'violation': 2.0}
+    """
+    merged: dict[str, float] = {}
+    for key in figures[0]:
+        mean, error = mean_and_error([one[key] for one in figures])
+        merged[key] = max(one[key] for one in figures) if key in worst else mean
+        if key in errors:
+            merged[f"{key}_se"] = error
+    return merged

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._common import need, write_atomically
+from ._common import mean_and_error, need, write_atomically
 
 COLOURS = {
     "blue": "#0072B2",
@@ -65,25 +65,29 @@ def with_error(value: float | None, error: float | None, digits: int = 3) -> str
 
 
 def signed(value: float, error: float, digits: int = 3) -> str:
-    """Return ``+value ± error`` with a true minus sign.
+    """Return ``+value ± error`` with a true minus sign, a dash where there is no value.
 
     Examples
     --------
     >>> signed(-0.5, 0.25, 2)
     '−0.50 ± 0.25'
     """
+    if not math.isfinite(value):
+        return "–"
     sign = "−" if round(value, digits) < 0 else "+"
     return f"{sign}{with_error(abs(value), error, digits)}"
 
 
 def power(value: float) -> str:
-    """Return a size as 0 or in scientific notation with one decimal.
+    """Return a size as 0 or in scientific notation with one decimal, a dash for none.
 
     Examples
     --------
     >>> power(0.0), power(3.5e-16), power(0.35)
     ('0', '3.5e-16', '0.35')
     """
+    if not math.isfinite(value):
+        return "–"
     if value == 0.0:
         return "0"
     return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
@@ -124,16 +128,44 @@ def figure(title: str, width: float = 7.2, height: float = 4.2) -> tuple[Any, An
 
     Figures are made without pyplot, so that nothing global is touched and no screen is needed.
     """
+    drawing, (axes,) = panels([title], width, height)
+    return drawing, axes
+
+
+def panels(titles: Sequence[str], width: float = 10.4, height: float = 4.2) -> tuple[Any, list]:
+    """Return an empty figure of several axes side by side, one a title, and the axes."""
     figures = need("matplotlib.figure")
     drawing = figures.Figure(figsize=(width, height), dpi=160, layout="constrained")
-    axes = drawing.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9.5)
-    return drawing, axes
+    found = []
+    for place, title in enumerate(titles):
+        axes = drawing.add_subplot(1, len(titles), place + 1)
+        axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=9.5)
+        found.append(axes)
+    return drawing, found
+
+
+def band(axes: Any, x: Any, values: Any, colour: str, **style: Any) -> None:
+    """Draw the mean over the rows of `values`, with its standard error where there are several.
+
+    Parameters
+    ----------
+    axes : matplotlib axes
+    x : array_like, shape (k,)
+    values : array_like, shape (rows, k)
+    colour : str
+    **style
+        For the line: ``label``, ``linestyle``, ``marker``.
+    """
+    spread = [mean_and_error(column) for column in np.asarray(values, dtype=float).T]
+    mean = np.array([one[0] for one in spread])
+    error = np.nan_to_num(np.array([one[1] for one in spread]))
+    axes.plot(x, mean, color=colour, linewidth=2.2, **style)
+    axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
 
 
 def save_figure(drawing: Any, path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ._checkpoint import Checkpoint
+
 
 @dataclass(frozen=True)
 class Task:
@@ -74,9 +76,22 @@ class Fitted:
     seconds: float
 
 
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield a random order of ``0, ..., count − 1`` in equal pieces (±1) of about `size`."""
-    yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
+def batches(
+    count: int, size: int, rng: np.random.Generator, groups: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Yield a random order of ``0, ..., count − 1`` in equal pieces (±1) of about `size`.
+
+    With `groups`, one label an example, a piece holds examples of one label alone (arrays of one
+    shape, say), and the pieces come in a random order.
+    """
+    if groups is None:
+        yield from np.array_split(rng.permutation(count), max(1, round(count / size)))
+        return
+    pieces = []
+    for label in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == label))
+        pieces += np.array_split(members, max(1, round(len(members) / size)))
+    yield from (pieces[i] for i in rng.permutation(len(pieces)))
 
 
 def fit(
@@ -88,7 +103,9 @@ def fit(
     batch_size: int,
     epochs: int,
     rng: np.random.Generator,
+    groups: np.ndarray | None = None,
     after_epoch: Callable[[int, Any], dict[str, float]] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Run minibatch steps.
 
@@ -104,24 +121,37 @@ def fit(
         Examples, examples a step, passes.
     rng : numpy.random.Generator
         Decides the order; advanced.
+    groups : ndarray of shape (count,), or None
+        Examples of one step share a label, see :func:`batches`.
     after_epoch : callable or None
         ``after_epoch(epoch, params)`` returns figures for the history.
+    checkpoint : Checkpoint or None
+        Written after every epoch; where one is found, the run goes on after it and ends with the
+        bits that it would have had without the interruption (times apart).
 
     Returns
     -------
     Fitted
     """
     init, update = optimizer
-    state, history, seconds = init(params), [], 0.0
-    gradient(params, np.arange(min(count, 2)))  # the first call may compile; the clock is off
-    for epoch in range(epochs + 1):
+    state, history, seconds, first = init(params), [], 0.0, 0
+    saved = None if checkpoint is None else checkpoint.load((params, state))
+    if saved is not None:
+        meta, (params, state) = saved
+        history, seconds, first = meta["history"], meta["seconds"], meta["epoch"] + 1
+        rng.bit_generator.state = meta["rng"]
+    gradient(params, np.arange(1))  # the first call may compile; the clock is off
+    for epoch in range(first, epochs + 1):
         if epoch:
             begun = time.thread_time()
-            for rows in batches(count, batch_size, rng):
+            for rows in batches(count, batch_size, rng, groups):
                 params, state = update(params, gradient(params, rows), state)
             seconds += time.thread_time() - begun
         if after_epoch is not None:
             history.append(after_epoch(epoch, params))
+        if checkpoint is not None:
+            meta = {"epoch": epoch, "history": history, "seconds": seconds}
+            checkpoint.save(meta | {"rng": rng.bit_generator.state}, (params, state))
     return Fitted(params, history, seconds)
 
 

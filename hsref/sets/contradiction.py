@@ -41,18 +41,15 @@ CONSISTENT_TOL = 1e-12
 
 
 @device_function
-def implied_contradiction(data, shared, work):
+def implied_contradiction(
+    data, rhs_eq, eq_ids, eq_inv, implied, implied_inv, combos, certificate, m, p, n
+):
     """Check what the equalities imply; 1 and a certificate if some of it cannot hold.
 
-    Constraint ``implied[t]`` has the left-hand side ``combos[t] . (basis rows)``, hence the value
-    combos[t] . rhs_eq at every point. ``implied`` numbers equalities by their place in eq_ids.
+    Constraint ``implied[t]``, times ``implied_inv[t]``, has the left-hand side
+    ``combos[t] . (basis rows)``, hence the value combos[t] . rhs_eq at every point. Basis row e is
+    constraint ``eq_ids[e]`` times ``eq_inv[e]``.
     """
-    lay, row_inv, eq_ids, eq_inv, implied, combos = (
-        shared[0], shared[4], shared[9], shared[10], shared[11], shared[12],
-    )  # fmt: skip
-    rhs_eq, certificate = work[lay[RHS_EQ] : lay[CERTIFICATE]], work[lay[CERTIFICATE] : lay[FLOATS]]
-    m = lay[ROWS]
-    p = lay[EQS]
     for t in range(implied.shape[0]):
         i = implied[t]
         most = 0.0
@@ -64,20 +61,12 @@ def implied_contradiction(data, shared, work):
             value += combos[t, e] * rhs_eq[e]
             # A coefficient that should be 0 is round-off of the largest: it may not set the scale.
             terms += (abs(combos[t, e]) + 0.1 * most) * abs(rhs_eq[e])
-        weight = 1.0
+        weight = implied_inv[t]
+        # Of a coordinate the data hold the lower bounds, then the upper ones.
+        upper = data[i if i < m + p else i + n] * weight
         lower = -np.inf
-        number = i
-        if i < m:
-            weight = row_inv[0, i]
-            upper = work[lay[RHS] + i]
-        elif i < m + p:
-            number = m + eq_ids[i - m]
-            weight = eq_inv[i - m]
-            upper = data[number] * weight
-            lower = upper
-        else:
-            upper = data[bound_at(i - m - p, 1.0, lay)]
-            lower = data[bound_at(i - m - p, -1.0, lay)]
+        if i >= m:
+            lower = data[i] * weight
         sign = 0.0
         if value - upper > CONSISTENT_TOL * (terms + abs(upper)):
             sign = 1.0
@@ -86,9 +75,9 @@ def implied_contradiction(data, shared, work):
         if sign != 0.0:
             for c in range(certificate.shape[0]):
                 certificate[c] = 0.0
-            certificate[number] = sign * weight
+            certificate[i] = sign * weight
             for e in range(rhs_eq.shape[0]):
-                certificate[m + eq_ids[e]] = -sign * combos[t, e] * eq_inv[e]
+                certificate[eq_ids[e]] = -sign * combos[t, e] * eq_inv[e]
             return 1
     return 0
 
@@ -143,7 +132,7 @@ def farkas(row, sign, k, data, shared, work, iwork):
         total = 0.0
         for c in range(e, size):
             total -= eq_inverse[c, e] * inner[c]
-        cert[m + eq_ids[e]] = total * eq_inv[e]
+        cert[eq_ids[e]] = total * eq_inv[e]
         value += total * rhs_eq[e]
         terms += abs(total * rhs_eq[e])
         reach = max(reach, abs(rhs_eq[e]))

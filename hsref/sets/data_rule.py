@@ -15,6 +15,7 @@ record is compact, declare their own rule in their own file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,7 +88,7 @@ def pull_through_rows(
         w[:, at, part.rows] = carried
         w[:, at, p + m + part.lower] = rest[..., part.lower]
         w[:, at, p + m + n + part.upper] = rest[..., part.upper]
-    flat = w.reshape(lead * batch, -1)
+    flat = w.reshape(lead * batch, w.shape[-1])
     return {
         f.name: np.asarray((_sensitivity(C, f.name).T @ flat.T).T).reshape((lead, batch, *f.shape))
         for f in C._fields
@@ -104,8 +105,13 @@ def push_through_rows(
     m, p = C._row_counts()
     dc = np.zeros((lead * batch, p + m + 2 * n))
     for name, tangent in tangents.items():
-        dc += np.asarray((_sensitivity(C, name) @ tangent.reshape(lead * batch, -1).T).T)
-    dc = dc.reshape(lead, batch, -1)
+        dc += np.asarray(
+            (
+                _sensitivity(C, name)
+                @ tangent.reshape(lead * batch, math.prod(tangent.shape[2:])).T
+            ).T
+        )
+    dc = dc.reshape(lead, batch, dc.shape[-1])
     out = np.zeros((lead, batch, n))
     for part in bases(C, raw):
         dy = np.zeros((lead, part.samples.size, n))

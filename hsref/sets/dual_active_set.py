@@ -89,7 +89,7 @@ PRIMAL_TOL = 1e-13
 GIVE_UP_TOL = 1e-9
 """Relative violation above which a solve that cannot make progress is reported as not solved."""
 RESIDUAL_TOL = 4e-15
-"""Relative residual of the working rows above which y is corrected."""
+"""Relative residual of the working rows above which y is corrected; more for long rows."""
 EPS = 2.220446049250313e-16
 
 
@@ -257,6 +257,8 @@ def polish(k, x_size, data, shared, work, iwork):
     # At the apex of a cone y is pure rounding: nothing below this fraction of it is meant.
     floor = 1e-6 * EPS * x_size
     tol = PRIMAL_TOL
+    # Rounding in a sum of n terms: below it, corrections only replace one error by another.
+    good = RESIDUAL_TOL * math.sqrt(1.0 + n / 64.0)
     patience = 50 + 4 * lay[MOST]
     limit = patience
     slackening = 8.0 * EPS
@@ -307,7 +309,7 @@ def polish(k, x_size, data, shared, work, iwork):
                 g[a] = (y[i - m] - bound) * coord_inv[i - m]
                 slip = max(slip, abs(y[i - m] - bound))
                 worst = max(worst, abs(y[i - m] - bound) / (abs(bound) + size + floor))
-        if worst > RESIDUAL_TOL and corrections < 4 and worst < 0.5 * before:
+        if worst > good and corrections < 4 and worst < 0.5 * before:
             corrections += 1
             before = worst
             left = correct(k, 16.0 * EPS * x_size, work, iwork, lay, reduced, coord_inv, basis)

@@ -17,6 +17,7 @@ from .._codes import INFO_SIZE
 from .assemble import ranges
 from .base import ConstraintFlags, Multipliers, PolyhedralSet
 from .polyhedron import Polyhedron
+from .polyhedron_methods import DUAL_ACTIVE_SET
 
 
 class PolyhedronFamily(PolyhedralSet):
@@ -36,6 +37,11 @@ class PolyhedronFamily(PolyhedralSet):
     def __init__(self, members: tuple[PolyhedralSet, ...], which: np.ndarray) -> None:
         self.members = members
         self.which = which
+        for one in members:
+            # One record for all: the method may not depend on the entries of each matrix.
+            inner = one if isinstance(one, Polyhedron) else getattr(one, "_inner", None)
+            if isinstance(inner, Polyhedron):
+                inner._solve_by(DUAL_ACTIVE_SET)
         fields = members[0]._fields
         self._freeze(shape=members[0].shape, fields=fields)
 

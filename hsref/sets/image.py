@@ -165,7 +165,8 @@ class _Image(PolyhedralSet):
             inside = replace(raw, y=(raw.y - offset) / factor)
             out += factor * self.inner._data_push(inside, self._inside(data), own)
         if self._own in tangents:
-            along = tangents[self._own].reshape(lead, batch, -1)
+            width = 1 if not self._fields[-1].shape else self.size
+            along = tangents[self._own].reshape(lead, batch, width)
             if not self._fields[-1].shape:
                 along = along * ((raw.y - offset) / factor)
             out += along - self._hs(raw, along)

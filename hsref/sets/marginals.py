@@ -32,8 +32,8 @@ class MarginalSet(PolyhedralSet):
     totalled: bool = False
     """Whether the sum of all entries is given too."""
 
-    forward_cost = "about 10 passes over the m n entries and O(s e), s = min(m, n), e free entries"
-    backward_cost = "O(m n), and O(s e + s^3) for the part of the support that has cycles"
+    forward_cost = "about 10 m n, and s e + s^3 / 3 a Newton step, s = min(m, n), e free entries"
+    backward_cost = "m n, and s e + s^3 / 3 for the part of the support that has cycles"
 
     def _marginals(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the row and column sums (or their limits), batch axes in front."""

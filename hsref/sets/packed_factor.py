@@ -22,6 +22,9 @@ import math
 
 from .._jit import device_function
 
+FLAT_FACTOR = 30.0
+"""Largest diagonal entry of T up to which one application of V is orthogonal to round-off."""
+
 
 @device_function
 def factor_times(T, k, g, out):
@@ -64,6 +67,87 @@ def factor_transpose_times(T, k, g, out):
         weight = g[i]
         for j in range(i + 1):
             out[j] += T[at + j] * weight
+        at += i + 1
+
+
+@device_function
+def cholesky(T, begin, k, pivot_tol):
+    """Replace rows begin..k-1 of a packed matrix by those of its Cholesky factor L.
+
+    The rows before must be those of L. Returns the first row without a pivot, k if there is none.
+    Four rows of L at a time, so that a row is loaded once for four dot products.
+    """
+    at = begin * (begin + 1) // 2
+    for i in range(begin, k):
+        row = T[at : at + i + 1]
+        whole = i - i % 4
+        for j in range(0, whole, 4):
+            first = T[j * (j + 1) // 2 : j * (j + 1) // 2 + j + 1]
+            second = T[(j + 1) * (j + 2) // 2 : (j + 1) * (j + 2) // 2 + j + 2]
+            third = T[(j + 2) * (j + 3) // 2 : (j + 2) * (j + 3) // 2 + j + 3]
+            fourth = T[(j + 3) * (j + 4) // 2 : (j + 3) * (j + 4) // 2 + j + 4]
+            a = 0.0
+            b = 0.0
+            c = 0.0
+            d = 0.0
+            for q in range(j):
+                a += row[q] * first[q]
+                b += row[q] * second[q]
+                c += row[q] * third[q]
+                d += row[q] * fourth[q]
+            a = (row[j] - a) / first[j]
+            b = (row[j + 1] - b - a * second[j]) / second[j + 1]
+            c = (row[j + 2] - c - a * third[j] - b * third[j + 1]) / third[j + 2]
+            d = row[j + 3] - d - a * fourth[j] - b * fourth[j + 1] - c * fourth[j + 2]
+            row[j] = a
+            row[j + 1] = b
+            row[j + 2] = c
+            row[j + 3] = d / fourth[j + 3]
+        for j in range(whole, i):
+            behind = j * (j + 1) // 2
+            total = row[j]
+            for q in range(j):
+                total -= row[q] * T[behind + q]
+            row[j] = total / T[behind + j]
+        pivot = row[i]
+        own = pivot
+        for q in range(i):
+            pivot -= row[q] * row[q]
+        if not (pivot > pivot_tol * own):
+            return i
+        row[i] = math.sqrt(pivot)
+        at += i + 1
+    return k
+
+
+@device_function
+def cholesky_solve(T, k, v):
+    """v = (L L')^{-1} v for the packed factor L."""
+    at = 0
+    for i in range(k):
+        total = v[i]
+        for j in range(i):
+            total -= T[at + j] * v[j]
+        v[i] = total / T[at + i]
+        at += i + 1
+    for i in range(k - 1, -1, -1):
+        at -= i + 1
+        v[i] /= T[at + i]
+        value = v[i]
+        for j in range(i):
+            v[j] -= T[at + j] * value
+
+
+@device_function
+def invert_factor(T, k, row, r):
+    """Replace the packed factor L by T = L^{-1}; scratch row[0:k], r[0:k]."""
+    at = 0
+    for i in range(k):
+        for j in range(i):
+            row[j] = T[at + j]
+        norm = T[at + i]
+        factor_transpose_times(T, i, row, r)
+        factor_append(T, i, r, norm)
         at += i + 1
 
 

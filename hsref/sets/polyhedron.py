@@ -2,10 +2,16 @@ r"""The general polyhedron, given by inequalities, equalities and bounds.
 
 .. math:: C = \{ y \in R^n : A_{ub} y \le b_{ub},\ A_{eq} y = b_{eq},\ lower \le y \le upper \}
 
-Everything that depends on the rows alone is computed once, when a set is first projected onto:
-rows are scaled to norm 1, an orthonormal basis of the equality rows is found, and the inequalities
-are reduced to what remains of them on the equalities. Right-hand sides enter only at the call, so
-they may differ from sample to sample. The solver is :mod:`hsref.sets.dual_active_set`.
+Three methods solve it; :func:`hsref.sets.polyhedron_methods.choose_method` picks one by the set
+alone, and the record says which ran (``p.method``).
+
+- *bounds eliminated* (:mod:`hsref.sets.eliminated_bounds`): bounds, and few or sparse rows;
+- *block active set* (:mod:`hsref.sets.block_active_set`): many dense rows without bounds;
+- *dual active set* (:mod:`hsref.sets.dual_active_set`): everything else.
+
+What depends on the rows alone is computed once, when a set is first projected onto
+(:mod:`hsref.sets.row_reduction`). Right-hand sides and bounds enter only at the call, so they may
+differ from sample to sample.
 """
 
 from __future__ import annotations
@@ -16,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from .._batch import Kernel, RawRecord
-from .._codes import INFO_TAPE_INTS
 from .base import (
     ConstraintFlags,
     DataField,
@@ -27,9 +32,7 @@ from .base import (
     as_parameter,
 )
 from .polyhedron_data import PULL, PUSH, run_rhs
-from .polyhedron_kernel import polyhedron_hs, polyhedron_project
-from .row_reduction import Reduction, reduce_rows
-from .working_set import FLOATS, INTS, MOST
+from .polyhedron_methods import ELIMINATED, Method, choose_method, row_counts
 
 
 class Polyhedron(PolyhedralSet):
@@ -64,14 +67,22 @@ class Polyhedron(PolyhedralSet):
     Notes
     -----
     Dependent, duplicated, scaled, opposite and zero rows, and redundant equalities, are ordinary
-    input. Set-up costs O((m + p) n (m + p) + n^2 p) once. A projection costs about s k (m + k) with
-    s steps and k working rows, plus (m + p) n; an HS product k (2 n + k). An empty set is found
-    when it is projected onto, with a Farkas certificate.
+    input. An empty set is found when it is projected onto, with a Farkas certificate.
+
+    The set chooses its algorithm, by its rows and whether it has bounds. With bounds and few rows
+    (up to n / 5) or sparse ones (up to n / 2) the bounds are eliminated: a few Newton steps on the
+    multipliers of the rows, each a visit of their nonzero entries plus k^3 / 6 for k rows; an HS
+    product visits the entries and adds k^2. Otherwise a dual active set: s k (m + k) with s steps
+    and k working rows, plus (m + p) n; an HS product k (2 n + k). Without bounds and with many
+    dense rows it begins with block exchanges, which makes s a handful. Set-up costs
+    O((m + p) n (m + p) + n^2 p) once, O((m + p) n p) where bounds are eliminated.
 
     References
     ----------
     Goldfarb and Idnani, "A numerically stable dual method for solving strictly convex quadratic
-    programs", Mathematical Programming 27 (1983).
+    programs", Mathematical Programming 27 (1983). Portugal, Judice and Vicente, "A comparison of
+    block pivoting and interior-point algorithms for linear least squares problems with nonnegative
+    variables", Mathematics of Computation 63 (1994).
 
     Examples
     --------
@@ -83,8 +94,8 @@ class Polyhedron(PolyhedralSet):
     (array([0.75, 0.25]), array([1.25]))
     """
 
-    forward_cost = "(m + p) n + steps k (m + k), k working rows"
-    backward_cost = "k (2 n + k)"
+    forward_cost = "(m + p) n + steps k (m + k), k working rows; sparse: steps (entries + k^3)"
+    backward_cost = "k (2 n + k); sparse: entries + k^2"
 
     def __init__(
         self,
@@ -120,8 +131,9 @@ class Polyhedron(PolyhedralSet):
 
     @classmethod
     def examples(cls) -> tuple[Polyhedron, ...]:
-        """Return a generic set and degenerate ones: dependent rows, no interior, a point, R^2."""
+        """Return sets for every method, generic and degenerate: dependent rows, a point, R^2."""
         square = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        sums = np.vstack([np.kron(np.eye(4), np.ones(4)), np.kron(np.ones(4), np.eye(4))])
         return (
             cls([[1.0, 2.0, -1.0], [-2.0, 1.0, 1.0]], [2.0, 1.0], [[1.0, 1.0, 1.0]], [1.0],
                 lower=0.0),
@@ -130,6 +142,10 @@ class Polyhedron(PolyhedralSet):
             cls([[1.0, 1.0], [-1.0, -1.0], [1.0, -3.0]], [1.0, -1.0, np.inf], upper=[3.0, np.inf]),
             cls(A_eq=[[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]], b_eq=[1.0, 3.0, 4.0]),
             cls(n=2),
+            # Bounds eliminated: doubly stochastic matrices, every vertex of which is degenerate.
+            cls(A_eq=sums, b_eq=np.ones(8), lower=0.0),
+            # Block active set: sequences that rise by at most 1 from one entry to the next.
+            cls(np.diff(np.eye(49), axis=0), np.ones(48)),
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:
@@ -200,19 +216,7 @@ class Polyhedron(PolyhedralSet):
         return np.concatenate(parts)[None]
 
     def _basis_flags(self, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
-        m, p = self._row_counts()
-        n, batch = self.size, len(raw.status)
-        flags = np.zeros((batch, m + p + 2 * n), bool)
-        has = np.flatnonzero(raw.info[:, INFO_TAPE_INTS] >= 3)
-        first = raw.at_i[:-1][has]
-        count = raw.tape_i[first + 2].astype(np.int64)
-        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        flags[np.repeat(has, count), raw.tape_i[np.repeat(first + 3, count) + place]] = True
-        eq = np.zeros((batch, p), bool)
-        eq[:, self._reduction.eq_ids[: len(self._reduction.basis)]] = True
-        ends = (m, m + p, m + p + n)
-        ub, _, lower, upper = np.split(flags, ends, axis=1)
-        return eq, ConstraintFlags(ub, lower, upper)
+        return self._method.basis_flags(self, raw)
 
     def _with_matrices(
         self,
@@ -227,48 +231,21 @@ class Polyhedron(PolyhedralSet):
     # -- solving --------------------------------------------------------------------------------
 
     @property
-    def _reduction(self) -> Reduction:
-        return self._cached("reduction", lambda: reduce_rows(self))
+    def _method(self) -> Method:
+        return self._cached("method", lambda: choose_method(self))
+
+    def _solve_by(self, method: Method) -> None:
+        """Settle the method before the first solve; for sets whose records must be alike."""
+        self._cached("method", lambda: method)
 
     def _row_counts(self) -> tuple[int, int]:
-        return (
-            0 if self.A_ub is None else len(self.A_ub),
-            0 if self.A_eq is None else len(self.A_eq),
-        )
+        return row_counts(self)
 
     def _make_kernel(self) -> Kernel:
-        m, p = self._row_counts()
-        n = self.size
-        reduction = self._reduction
-        k_e = len(reduction.basis)
-        most = int(reduction.layout[MOST])
-        return Kernel(
-            "Polyhedron",
-            polyhedron_project,
-            polyhedron_hs,
-            size=n,
-            code_size=m + p + n,
-            dual_size=0,
-            work_size=int(reduction.layout[FLOATS]),
-            iwork_size=int(reduction.layout[INTS]),
-            hs_work_size=3 * n + k_e,
-            hs_iwork_size=n,
-            shared=tuple(reduction),
-            methods=("dual active set",),
-            tape_floats=max(most * (most + 1) // 2 + most, m + p + n),
-            tape_ints=3 + most,
-            cost=2.0 * (m + p) * n + 0.5 * most * most * (m + most),
-            hs_cost=2.0 * n * (most + k_e) + 1.0 * most * most,
-        )
+        return self._method.kernel(self)
 
     def _warm_start(self, record: RawRecord) -> tuple[np.ndarray, np.ndarray] | None:
-        counts = np.zeros(len(record.status), np.int64)
-        has = record.info[:, INFO_TAPE_INTS] >= 3
-        first = record.at_i[:-1]
-        counts[has] = record.tape_i[first[has] + 1]
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        take = np.repeat(first + 3 - offsets[:-1], counts) + np.arange(offsets[-1])
-        return offsets, record.tape_i[take]
+        return self._method.warm_start(record)
 
     def _check_data_rule(self, names: tuple[str, ...]) -> None:
         pass
@@ -276,6 +253,8 @@ class Polyhedron(PolyhedralSet):
     def _data_pull(
         self, raw: RawRecord, data: Mapping[str, np.ndarray], g: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
+        if self._method is ELIMINATED:
+            return super()._data_pull(raw, data, g, names)
         lead, batch, n = g.shape
         sizes = [f.size for f in self._fields]
         found = run_rhs(
@@ -290,12 +269,15 @@ class Polyhedron(PolyhedralSet):
     def _data_push(
         self, raw: RawRecord, data: Mapping[str, np.ndarray], tangents: Mapping[str, np.ndarray]
     ) -> np.ndarray:
+        if self._method is ELIMINATED:
+            return super()._data_push(raw, data, tangents)
         lead, batch = next(iter(tangents.values())).shape[:2]
         rows = [
             np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
             for f in self._fields
         ]
-        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        flat = np.concatenate(rows, axis=-1)
+        flat = flat.reshape(lead * batch, flat.shape[-1])
         found = run_rhs(PUSH, self.kernel.shared, raw, flat, self.size, self.kernel.hs_cost)
         return found.reshape(lead, batch, self.size)
 
@@ -304,31 +286,7 @@ class Polyhedron(PolyhedralSet):
     def _multipliers(
         self, record: RawRecord, x: np.ndarray, data: Mapping[str, np.ndarray]
     ) -> Multipliers:
-        m, p = self._row_counts()
-        n, batch = self.size, len(record.status)
-        reduction = self._reduction
-        signed = np.zeros((batch, m + n))
-        has = np.flatnonzero(record.info[:, INFO_TAPE_INTS] >= 3)
-        first = record.at_i[:-1][has]
-        working = record.tape_i[first + 1].astype(np.int64)
-        sample = np.repeat(has, working)
-        place = np.arange(working.sum()) - np.repeat(np.cumsum(working) - working, working)
-        number = record.tape_i[np.repeat(first + 3, working) + place]
-        # The multipliers are the last numbers of a sample's tape.
-        value = record.tape_f[np.repeat(record.at_f[1:][has] - working, working) + place]
-        row = np.where(number < m, number, m + (number - m - p) % n)
-        scale = np.concatenate([reduction.row_inv[1], reduction.coord_inv[:n]])
-        signed[sample, row] = value * scale[row]
-        normalised, bounds = signed[:, :m], signed[:, m:]
-        ub = normalised * reduction.row_inv[0]
-        # What is left of x - y is a combination of the equality rows; its coefficients follow from
-        # the orthonormal basis of their row space.
-        rest = x.astype(np.float64) - record.y - normalised @ reduction.columns.T - bounds
-        eq = np.zeros((batch, p))
-        k_e = len(reduction.basis)
-        weights = (rest @ reduction.basis.T) @ reduction.eq_inverse
-        eq[:, reduction.eq_ids[:k_e]] = weights * reduction.eq_inv[:k_e]
-        return Multipliers(ub, eq, np.maximum(-bounds, 0.0), np.maximum(bounds, 0.0))
+        return self._method.multipliers(self, record, x)
 
     def _certificate(
         self, record: RawRecord, sample: int, data: Mapping[str, np.ndarray]

@@ -25,7 +25,7 @@ import numpy as np
 from .._batch import RawRecord, readonly, run_chunks
 from .._codes import SOLVED
 from .._jit import DeviceFunction, device_function, specialise
-from .packed_factor import factor_times, factor_transpose_times
+from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
     remove_equality_part,
@@ -34,9 +34,6 @@ from .working_rows import (
     subtract_rows,
 )
 from .working_set import SIZE
-
-FLAT_FACTOR = 30.0
-"""Largest diagonal entry of T up to which one pass is exact to round-off."""
 
 
 @device_function
@@ -147,7 +144,7 @@ def polyhedron_pull(g, tape_f, tape_i, shared, out, work, iwork):
         for r in range(q + 1):
             e[r] += eq_inverse[q, r] * inner[q]
     for q in range(k_e):
-        out[m + eq_ids[q]] = e[q] * eq_inv[q]
+        out[eq_ids[q]] = e[q] * eq_inv[q]
 
 
 @device_function
@@ -166,7 +163,7 @@ def polyhedron_push(g, tape_f, tape_i, shared, out, work, iwork):
     for q in range(k_e):
         total = 0.0
         for r in range(q + 1):
-            total -= eq_inverse[q, r] * g[m + eq_ids[r]] * eq_inv[r]
+            total -= eq_inverse[q, r] * g[eq_ids[r]] * eq_inv[r]
         e[q] = total
     for j in range(n):
         out[j] = 0.0

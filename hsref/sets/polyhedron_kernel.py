@@ -36,6 +36,7 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_STEPS,
     INFO_TAPE_FLOATS,
     INFO_TAPE_INTS,
@@ -50,9 +51,11 @@ from .._codes import (
     WORKING_UPPER,
 )
 from .._jit import device_function
+from .activity import count_active, mark_bounds, mark_row
+from .block_active_set import block_active_set
 from .contradiction import CONSISTENT_TOL, implied_contradiction
 from .dual_active_set import EPS, fast_pass, polish
-from .packed_factor import factor_times, factor_transpose_times
+from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,
     normalised_slacks,
@@ -89,9 +92,6 @@ from .working_set import (
     start_from,
     try_append,
 )
-
-FLAT_FACTOR = 30.0
-"""Largest diagonal entry of T up to which one application of V is orthogonal to round-off."""
 
 
 @device_function
@@ -145,9 +145,12 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
     for i in range(m):
         rhs[i] = data[i] * row_inv[0, i]
     for e in range(rhs_eq.shape[0]):
-        rhs_eq[e] = data[m + eq_ids[e]] * shared[10][e]
+        rhs_eq[e] = data[eq_ids[e]] * shared[10][e]
     status = SOLVED
-    if implied_contradiction(data, shared, work) == 1:
+    if implied_contradiction(
+        data, rhs_eq, eq_ids, shared[10], shared[11], shared[13], shared[12],
+        work[lay[CERTIFICATE] : lay[FLOATS]], m, lay[EQS], lay[SIZE],
+    ) == 1:  # fmt: skip
         status = PRIMAL_INFEASIBLE
     else:
         x_size = 0.0
@@ -159,15 +162,21 @@ def polyhedron_project(x, data, shared, active_tol, y, code, dual, info, margin,
         for i in range(m):
             # Rows that the equalities imply were checked above and never move again.
             s0[i] = s0[i] * row_inv[1, i] if row_inv[1, i] > 0.0 else -np.inf
-        k = start_from(
-            read_start(data, work, iwork, lay, row_inv, coord_inv), GRAM_PIVOT,
-            data, work, iwork, lay, reduced, gram, coord_inv, basis,
-        )  # fmt: skip
-        k, steps = fast_pass(k, data, work, iwork, lay, reduced, gram, coord_inv, basis)
+        wanted = read_start(data, work, iwork, lay, row_inv, coord_inv)
+        k, steps = block_active_set(wanted, work, iwork, lay, gram)
+        if k == 0:
+            k = start_from(
+                wanted, GRAM_PIVOT, data, work, iwork, lay, reduced, gram, coord_inv, basis
+            )
+            k, more = fast_pass(k, data, work, iwork, lay, reduced, gram, coord_inv, basis)
+            steps += more
         k, more, status = polish(k, x_size, data, shared, work, iwork)
         info[INFO_STEPS] = steps + more
         if status == SOLVED:
-            write_record(k, x_size, active_tol, y, code, info, margin, data, shared, work, iwork)
+            for j in range(x.shape[0]):
+                y[j] = work[lay[Y] + j]
+        if status == SOLVED and info[INFO_SKIP_RECORD] == 0:
+            write_record(k, x_size, active_tol, code, info, margin, data, shared, work, iwork)
     if status == PRIMAL_INFEASIBLE:
         # The certificate lies behind the place of the tape, so a forward copy is safe.
         for c in range(lay[FLOATS] - lay[CERTIFICATE]):
@@ -229,8 +238,8 @@ def order_factor(k, force, active, code, work, iwork, shared):
 
 
 @device_function
-def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, work, iwork):
-    """Decide which rows are active, order the factor, and write y, code, info, margin and tape."""
+def write_record(k, x_size, active_tol, code, info, margin, data, shared, work, iwork):
+    """Decide which rows are active, order the factor, and write code, info, margin and tape."""
     lay, eq_ids = shared[0], shared[9]
     k_e = shared[6].shape[0]
     s, rhs, point = work[lay[S] : lay[RHS]], work[lay[RHS] : lay[Y0]], work[lay[Y] : lay[Z]]
@@ -241,41 +250,26 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     n = lay[SIZE]
     size = 0.0
     for j in range(n):
-        y[j] = point[j]
         size = max(size, abs(point[j]))
     floor = 64.0 * EPS * x_size
     slack = np.inf
     for i in range(m):
-        scale = abs(rhs[i]) + size + floor
-        code[i] = 0
-        if -s[i] <= active_tol * scale + floor and rhs[i] < np.inf:
-            code[i] = ACTIVE_UPPER
-        else:
-            slack = min(slack, -s[i] / scale)
-    for j in range(n):
-        bits = 0
-        if lay[BOUNDED] == 1:
-            lower = data[bound_at(j, -1.0, lay)]
-            upper = data[bound_at(j, 1.0, lay)]
-            if point[j] - lower <= active_tol * (abs(lower) + size + floor) + floor:
-                bits = ACTIVE_LOWER if lower > -np.inf else 0
-            else:
-                slack = min(slack, (point[j] - lower) / (abs(lower) + size + floor))
-            if upper - point[j] <= active_tol * (abs(upper) + size + floor) + floor:
-                bits |= ACTIVE_UPPER if upper < np.inf else 0
-            else:
-                slack = min(slack, (upper - point[j]) / (abs(upper) + size + floor))
-        code[m + p + j] = bits
+        code[i], gap = mark_row(-s[i], rhs[i], size, active_tol, floor)
+        slack = min(slack, gap)
+    if lay[BOUNDED] == 1:
+        first = m + p
+        slack = min(slack, mark_bounds(
+            point, data[first : first + n], data[first + n : first + 2 * n], size, active_tol,
+            floor, code[first:],
+        ))  # fmt: skip
+    else:
+        for j in range(n):
+            code[m + p + j] = 0
     for a in range(k):
         # A working row is active by construction.
         i = np.int64(ids[a])
         code[i if i < m else i + p] |= ACTIVE_UPPER if sign[a] > 0.0 else ACTIVE_LOWER
-    # Not a literal 0: Numba would compile callees anew for a literal integer.
-    active = k - k
-    for i in range(m + p + n):
-        if i < m or i >= m + p:
-            active += (code[i] & ACTIVE_LOWER) // ACTIVE_LOWER
-            active += (code[i] & ACTIVE_UPPER) // ACTIVE_UPPER
+    active = count_active(code, m, p)
 
     support, working, total = order_factor(k, x_size + size, active, code, work, iwork, shared)
     least = np.inf
@@ -289,7 +283,7 @@ def write_record(k, x_size, active_tol, y, code, info, margin, data, shared, wor
     for i in range(m, m + p):
         code[i] = ACTIVE_UPPER
     for e in range(k_e):
-        code[m + eq_ids[e]] = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
+        code[eq_ids[e]] = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
     margin[0] = slack
     margin[1] = least / (x_size + size) if support > 0 else np.inf
 

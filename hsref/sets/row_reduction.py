@@ -11,11 +11,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
+from .sparse_rows import SparseRows
+from .sparse_rows import make_layout as make_sparse_layout
 from .working_set import PIVOT_TOL, make_layout
 
 if TYPE_CHECKING:
     from .polyhedron import Polyhedron
+
+
+DENSE_SWEEPS, SPARSE_SWEEPS = 8, 2
+"""Dual sweeps before Newton's method, for rows that are mostly filled and for others."""
+
+BLOCK_ROWS, BLOCK_SWEEPS = 48, 16
+"""Inequalities from which on the block active set pays, and the sweeps before it."""
+CROWD = 1.25
+"""Inequalities for each dimension that the equalities leave, up to which it is tried."""
+PARALLEL_TOL = 1e-6
 
 
 class Reduction(NamedTuple):
@@ -42,14 +55,14 @@ class Reduction(NamedTuple):
     eq_inverse : (k_e, k_e)
         The lower triangular matrix with Q = eq_inverse B.
     eq_ids : (p,)
-        Rows of A_eq: those of the basis in its order, then the dependent ones.
+        Constraint numbers of the rows of A_eq: the basis in its order, then the dependent ones.
     eq_inv : (p,)
         1 / norm of those rows, in that order.
-    implied : (t,)
-        Constraints whose left-hand side the equalities fix: rows of A_ub, m + place in eq_ids,
-        m + p + coordinate.
+    implied, implied_inv : (t,)
+        Constraints whose left-hand side the equalities fix (rows of A_ub, then m + row of A_eq,
+        then m + p + coordinate), and 1 / norm of their rows as given.
     combos : (t, k_e)
-        Those left-hand sides as combinations of the rows of B.
+        Those left-hand sides, scaled to norm 1, as combinations of the rows of B.
     """
 
     layout: np.ndarray
@@ -65,28 +78,27 @@ class Reduction(NamedTuple):
     eq_inv: np.ndarray
     implied: np.ndarray
     combos: np.ndarray
+    implied_inv: np.ndarray
 
 
 def reduce_rows(C: Polyhedron) -> Reduction:
     """Scale rows, find a basis of the equalities, and take it out of the inequalities."""
     n = C.size
     bounded = C.lower is not None or C.upper is not None
-    rows, row_norm = _unit_rows(C.A_ub, n)
-    eq, eq_norm = _unit_rows(C.A_eq, n)
+    rows, row_norm = unit_rows(C.A_ub, n)
+    eq, eq_norm = unit_rows(C.A_eq, n)
     m, p = len(rows), len(eq)
-    chosen, basis = _orthonormal_basis(eq)
+    chosen, basis = orthonormal_basis(eq)
     others = np.setdiff1d(np.arange(p), chosen)
     eq_ids = np.concatenate([chosen, others]).astype(np.int64)
     lower_factor = product(eq[chosen], basis.T)
     eq_inverse = inverse_of_lower(lower_factor)
-    reduced, distance = _off(basis, rows)
-    units, coord_distance = _off(basis, np.eye(n)) if bounded else (None, np.zeros(0))
+    reduced, distance = off_basis(basis, rows)
+    units, coord_distance = off_basis(basis, np.eye(n)) if bounded else (None, np.zeros(0))
     free = distance > PIVOT_TOL
     coord_free = coord_distance > PIVOT_TOL
     implied_rows, implied_coords = np.flatnonzero(~free), np.flatnonzero(~coord_free)
-    implied = np.concatenate(
-        [implied_rows, m + np.arange(len(chosen), p), m + p + implied_coords]
-    ).astype(np.int64)
+    implied = np.concatenate([implied_rows, m + others, m + p + implied_coords]).astype(np.int64)
     fixed = np.concatenate([rows[implied_rows], eq[others], np.eye(n)[implied_coords]])
     reduced[~free] = 0.0
     coord_inv = np.divide(1.0, coord_distance, out=np.zeros_like(coord_distance), where=coord_free)
@@ -97,8 +109,11 @@ def reduce_rows(C: Polyhedron) -> Reduction:
     row_inv[0] = 1.0 / row_norm
     row_inv[1, free] = 1.0 / distance[free]
     most = min(n - len(chosen), int(free.sum()) + int(coord_free.sum()))
+    block = not bounded and m >= BLOCK_ROWS
+    if block:
+        block = in_general_position(gram[np.ix_(free, free)], n - len(chosen))
     parts = Reduction(
-        layout=make_layout(bounded, most, m, p, n, len(chosen)),
+        layout=make_layout(bounded, most, m, p, n, len(chosen), BLOCK_SWEEPS if block else 0),
         columns=rows.T,
         reduced=reduced,
         gram=gram,
@@ -107,15 +122,61 @@ def reduce_rows(C: Polyhedron) -> Reduction:
         basis=basis,
         eq_rows=eq[chosen],
         eq_inverse=eq_inverse,
-        eq_ids=eq_ids,
+        eq_ids=m + eq_ids,
         eq_inv=1.0 / eq_norm[eq_ids],
         implied=implied,
         combos=product(product(fixed, basis.T), eq_inverse),
+        implied_inv=np.concatenate(
+            [1.0 / row_norm[implied_rows], 1.0 / eq_norm[others], np.ones(len(implied_coords))]
+        ),
     )
     return Reduction(*(np.ascontiguousarray(part) for part in parts))
 
 
-def _unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+def sparse_rows(C: Polyhedron) -> SparseRows:
+    """Scale rows, keep a basis of the equalities and the inequalities it does not imply."""
+    n = C.size
+    rows, row_norm = unit_rows(C.A_ub, n)
+    eq, eq_norm = unit_rows(C.A_eq, n)
+    m, p = len(rows), len(eq)
+    chosen, basis = orthonormal_basis(eq)
+    others = np.setdiff1d(np.arange(p), chosen)
+    eq_inverse = inverse_of_lower(product(eq[chosen], basis.T))
+    free = off_basis(basis, rows)[1] > PIVOT_TOL
+    kept_rows, implied_rows = np.flatnonzero(free), np.flatnonzero(~free)
+    kept = np.concatenate([rows[kept_rows], eq[chosen]])
+    by_row, by_column = sp.csr_array(kept), sp.csc_array(kept)
+    fixed = np.concatenate([rows[implied_rows], eq[others]])
+    r, q = len(kept), len(kept_rows)
+    dense = by_row.nnz > 0.5 * r * n and r > 1
+    parts = SparseRows(
+        layout=make_sparse_layout(m, p, n, r, q, DENSE_SWEEPS if dense else SPARSE_SWEEPS),
+        row_at=by_row.indptr.astype(np.int64),
+        row_col=by_row.indices.astype(np.int64),
+        row_val=by_row.data,
+        col_at=by_column.indptr.astype(np.int64),
+        col_row=by_column.indices.astype(np.int64),
+        col_val=by_column.data,
+        ids=np.concatenate([kept_rows, m + chosen]).astype(np.int64),
+        inv=np.concatenate([1.0 / row_norm[kept_rows], 1.0 / eq_norm[chosen]]),
+        implied=np.concatenate([implied_rows, m + others]).astype(np.int64),
+        implied_inv=np.concatenate([1.0 / row_norm[implied_rows], 1.0 / eq_norm[others]]),
+        combos=product(product(fixed, basis.T), eq_inverse),
+    )
+    return SparseRows(*(np.ascontiguousarray(part) for part in parts))
+
+
+def in_general_position(gram: np.ndarray, dimension: int) -> bool:
+    """Tell whether unit rows are such that sets of working rows are likely independent.
+
+    Not too many for their dimension, and no two of them parallel: a block active set that meets
+    dependent rows is given up, so this decides about time and nothing else.
+    """
+    apart = np.abs(gram - np.eye(len(gram))).max(initial=0.0) < 1.0 - PARALLEL_TOL
+    return bool(len(gram) <= CROWD * dimension and apart)
+
+
+def unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of norm 1 and the norms; a zero row stays zero and has norm 1."""
     if matrix is None:
         return np.zeros((0, n)), np.zeros(0)
@@ -128,7 +189,7 @@ def _unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarra
     return scaled / norm[:, None], largest * norm
 
 
-def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of independent rows, and an orthonormal basis of their span, in step.
 
     Gram-Schmidt takes the row farthest from the span so far, so that those left out are the most
@@ -153,7 +214,7 @@ def _orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(chosen, np.int64), basis
 
 
-def _off(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def off_basis(basis: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the parts of unit rows orthogonal to the basis, scaled to norm 1, and their norms."""
     part = rows
     for _ in range(2):

@@ -37,7 +37,6 @@ Dual = namedtuple("Dual", "pu pv du dv sum_r sum_c rest_r rest_c fix_r fix_c")
 NEWTON_STEPS = 60
 PIVOT_PASSES = 12
 LINE_STEPS = 24
-SWEEPS = 3
 LOOSE = 1.0
 
 

@@ -237,7 +237,7 @@ def finish(problem, dual, graph, factor, mark, value, fresh, rounding):
         mass += r[i]
     slip = 16.0 * rounding
     least = 64.0 * EPS * goal
-    most = 200 + 20 * (m + n)
+    most = 1000 + 200 * (m + n)
     for steps in range(most):
         if current == 0 or steps > 0:
             factorise(graph, factor, mark)

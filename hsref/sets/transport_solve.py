@@ -52,7 +52,7 @@ def layout(kind: int, rows: int, cols: int, r_at: int, c_at: int, total_at: int)
     ``r_at``, ``c_at`` and ``total_at`` are offsets into a sample's data; -1 stands for marginals of
     ones, and for no total.
     """
-    return np.array([kind, rows, cols, r_at, c_at, total_at], np.int32)
+    return np.array([kind, rows, cols, r_at, c_at, total_at], np.int64)
 
 
 @device_function
@@ -175,10 +175,10 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
             for j in range(n):
                 goal_c[j] *= mass_r / mass_c
     elif kind == TOTALLED:
-        most = min(mass_r, mass_c)
-        if not (total >= 0.0 and total <= most * (1.0 + loose)):
+        room = min(mass_r, mass_c)
+        if not (total >= 0.0 and total <= room * (1.0 + loose)):
             return PRIMAL_INFEASIBLE
-        mass = min(total, most)
+        mass = min(total, room)
         goal = min(goal, mass) if mass > 0.0 else goal
 
     problem = Problem(kind, m, n, a, goal_r, goal_c, mass, size, goal)
@@ -209,10 +209,8 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
                 sweep_columns(problem, dual)
                 if kind == TOTALLED:
                     sweep_total(problem, dual)
-        if scale < 1.0:
-            steps, fresh = newton(problem, dual, graph, factor, mark, STAGE_STEPS)
-        else:
-            steps, fresh = newton(problem, dual, graph, factor, mark, NEWTON_STEPS)
+        most = STAGE_STEPS if scale < 1.0 else NEWTON_STEPS
+        steps, fresh = newton(problem, dual, graph, factor, mark, most)
         newton_steps += steps
         if scale == 1.0:
             break

@@ -304,13 +304,14 @@ class _Metric(PolyhedralSet):
             np.broadcast_to(tangents.get(f.name, 0.0), (lead, batch, *f.shape))
             for f in self._fields
         ]
-        flat = np.concatenate(rows, axis=-1).reshape(lead * batch, -1)
+        flat = np.concatenate(rows, axis=-1)
+        flat = flat.reshape(lead * batch, flat.shape[-1])
         inner = self._inner
         moved = self._inner_sides(flat)
         ends = np.cumsum([f.size for f in inner._fields])[:-1]
         parts = np.split(moved, ends, axis=1)
         own = {
-            f.name: part.reshape(lead, batch, -1)
+            f.name: part.reshape(lead, batch, f.size)
             for f, part in zip(inner._fields, parts, strict=True)
         }
         z = inner._data_push(raw, {}, own).reshape(-1, self.size)

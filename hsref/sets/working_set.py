@@ -31,15 +31,15 @@ from .working_rows import (
     subtract_working,
 )
 
-# Sizes.
-BOUNDED, MOST, ROWS, EQS, SIZE, RANK_EQ = 0, 1, 2, 3, 4, 5
+# Sizes; SWEEPS is 0 where the set does not begin with the block active set.
+BOUNDED, MOST, ROWS, EQS, SIZE, RANK_EQ, SWEEPS = 0, 1, 2, 3, 4, 5, 6
 # Float vectors: over working rows (T packed, with room for multipliers behind it, down to WEIGHT),
 # over rows wanted by a warm start, over rows of A_ub, over coordinates, over equalities; and the
 # Farkas certificate.
-T, NU, SIGN, L, R, G, LOST, WEIGHT, WANTED_SIGN = 6, 7, 8, 9, 10, 11, 12, 13, 14
-S0, S, RHS, Y0, Y, Z, INNER, RHS_EQ, CERTIFICATE, FLOATS = 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
+T, NU, SIGN, L, R, G, LOST, WEIGHT, WANTED_SIGN = 7, 8, 9, 10, 11, 12, 13, 14, 15
+S0, S, RHS, Y0, Y, Z, INNER, RHS_EQ, CERTIFICATE, FLOATS = 16, 17, 18, 19, 20, 21, 22, 23, 24, 25
 # Integer vectors: warm start on entry and tape on return, row numbers.
-TAPE, IDS, PACKED, WANTED, INTS = 25, 26, 27, 28, 29
+TAPE, IDS, PACKED, WANTED, INTS = 26, 27, 28, 29, 30
 
 PIVOT_TOL = 1e-10
 """A unit row closer than this to the span of the working rows counts as dependent on them."""
@@ -49,14 +49,16 @@ EXPLICIT = 2.0
 """In place of GRAM_PIVOT: never trust the Gram matrix, and move y at every step."""
 
 
-def make_layout(bounded: bool, most: int, m: int, p: int, n: int, k_e: int) -> np.ndarray:
+def make_layout(
+    bounded: bool, most: int, m: int, p: int, n: int, k_e: int, sweeps: int = 0
+) -> np.ndarray:
     """Return ``lay``; ``lay[FLOATS]`` and ``lay[INTS]`` are the sizes of work and iwork."""
     wanted = m + 2 * n
     floats = [most * (most + 1) // 2 + most, *[most] * 7, wanted, *[m] * 3, *[n] * 3, k_e, k_e]
     floats.append(m + p + n)
     ints = [m + p + 2 * n + 4, most, most, wanted]
     return np.array(
-        [int(bounded), most, m, p, n, k_e]
+        [int(bounded), most, m, p, n, k_e, sweeps]
         + [sum(floats[:c]) for c in range(len(floats) + 1)]
         + [sum(ints[:c]) for c in range(len(ints) + 1)],
         np.int64,

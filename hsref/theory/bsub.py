@@ -28,14 +28,16 @@ a face are the intersection of the active rows of its rays.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from math import comb
 from typing import Any
 
 import numpy as np
 
-from .hs_set import MAX_SUBSETS, Element, EnumerationError
+from .hs_set import Element
 from .linear import kernel_projectors
+from .local import MAX_SUBSETS, EnumerationError
 from .rows import RANK_TOL, HRows, rows_of, span
 from .subject import image
 
@@ -54,14 +56,21 @@ class TangentFaces:
         For each face the rows active on all of it; the first is the smallest face F itself.
     directions : ndarray, shape (f, n)
         A unit vector from z into the relative interior of each face, modulo par F; zero for F.
-    V : ndarray, shape (f, n, n)
-        The projectors onto the direction spaces.
     """
 
     rows: HRows
     masks: np.ndarray
     directions: np.ndarray
-    V: np.ndarray
+
+    @cached_property
+    def V(self) -> np.ndarray:
+        """The projectors onto the direction spaces, shape (f, n, n)."""
+        return kernel_projectors(self.rows, self.masks)
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self.masks.nbytes + self.directions.nbytes
 
     def maximising(self, r: np.ndarray, tol: float = RAY_TOL) -> np.ndarray:
         """Return which faces lie in F_r for residuals r of shape (P, n); shape (P, f) of bool.
@@ -112,7 +121,7 @@ def tangent_faces(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> 
     directions = np.divide(directions, length, out=np.zeros_like(directions), where=length > 0.0)
     masks = np.zeros((len(closed), rows.m), dtype=bool)
     masks[:, index] = closed
-    return TangentFaces(rows, masks, directions, kernel_projectors(rows, masks))
+    return TangentFaces(rows, masks, directions)
 
 
 def _extreme_rays(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

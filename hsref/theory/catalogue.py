@@ -19,8 +19,8 @@ GENERAL = "Polyhedron"
 LARGEST = 24
 """Coordinates beyond which an example is left to other tests: its faces cannot be enumerated."""
 MOST_ROWS = 80
-EACH = 50
-"""Points drawn for one general polyhedron."""
+EACH, POLYHEDRA_PER_TASK = 50, 64
+"""Points drawn for one general polyhedron at least, and polyhedra in one task at most."""
 FEWEST = 12
 """Points drawn for one instance at least: a smaller batch costs as much."""
 
@@ -69,8 +69,9 @@ def draw(
         Instances to use in place of the registered examples.
     """
     if name == GENERAL and given is None and kind != "examples":
-        for start in range(0, count, EACH):
-            yield degenerate_cases(kind, min(EACH, count - start), rng)
+        each = max(EACH, -(-count // POLYHEDRA_PER_TASK))
+        for start in range(0, count, each):
+            yield degenerate_cases(kind, min(each, count - start), rng)
         return
     sets = instances(name) if given is None else given
     kinds = POINT_KINDS if kind == "examples" else (kind,)

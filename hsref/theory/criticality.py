@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from .hs_set import MAX_SUBSETS, local_rows
 from .linear import min_norm_point
+from .local import MAX_SUBSETS, local_rows
 from .reports import Report, report
 from .rows import rows_of
 from .subject import image

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from .hs_set import LocalRows, local_rows
 from .linear import CONE_TOL, project_onto_cone, span
+from .local import LocalRows, local_rows
 from .reports import Report, report
 from .rows import HRows, rows_of
 from .subject import image, images
@@ -43,7 +43,7 @@ def radius(rows: HRows, local: LocalRows, r: np.ndarray, z: np.ndarray) -> np.nd
     """Return the explicit ε for points that share an active set; shapes (P, n) to (P,)."""
     slack = np.where(np.isin(np.arange(rows.m), local.index), np.inf, rows.slack(z))
     distance = local.violation(r)
-    distance = np.where(local.admissible(r), np.inf, distance)
+    distance = np.where(local.accepts(r, distance), np.inf, distance)
     return np.minimum(
         np.min(slack, axis=1, initial=np.inf), np.min(distance, axis=1, initial=np.inf)
     )

@@ -36,25 +36,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .linear import CONE_TOL, kernel_projectors, project_onto_cone, reduced
+from .local import MAX_SUBSETS, MEMBERSHIP_TOL, EnumerationError, LocalRows, local_rows
 from .reports import Report, report
-from .rows import RANK_TOL, HRows, rows_of
+from .rows import rows_of
 from .subject import image
-
-MAX_SUBSETS = 8192
-"""Enumerations beyond this many subsets are refused."""
-
-MEMBERSHIP_TOL = 1e-8
-
-
-class EnumerationError(ValueError):
-    """Too many active rows to enumerate their subsets."""
 
 
 class Element(NamedTuple):
@@ -86,153 +76,6 @@ class MembershipReport(Report):
 
     K: frozenset[tuple[str, int]] = frozenset()
     distance: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LocalRows:
-    """All that depends on the active set alone, so that many points may share it.
-
-    Attributes
-    ----------
-    rows : HRows
-        The set.
-    index : ndarray of int, shape (k,)
-        The active rows.
-    masks : ndarray of bool, shape (S, k)
-        The subsets whose rows are independent modulo the equality rows.
-    pinv : ndarray, shape (S, n, k)
-        Pseudo-inverses of those rows (equality rows projected out), zero columns outside K:
-        ``r @ pinv`` are the multipliers.
-    V : ndarray, shape (S, n, n)
-        V_K of each subset.
-    group : ndarray of int, shape (S,)
-        Which distinct matrix V_K is.
-    elements : ndarray, shape (g, n, n)
-        The distinct matrices.
-    """
-
-    rows: HRows
-    index: np.ndarray
-    masks: np.ndarray
-    pinv: np.ndarray
-    V: np.ndarray
-    group: np.ndarray
-    elements: np.ndarray
-
-    def violation(self, r: np.ndarray) -> np.ndarray:
-        r"""Return a lower bound on the distance from r to each cone, zero iff K is admissible.
-
-        .. math:: \max\Big(\|V_Kr\|,\ \max_{i\in K}\frac{-\lambda_i}{\|M_K^+e_i\|}\Big),
-                  \qquad \lambda=(M_K^+)^Tr .
-
-        *Proof of the bound.* On cone(A_K) + range Bᵀ the linear map r ↦ V_K r is zero and has norm
-        1, and r ↦ λ_i is non-negative with norm ‖M_K⁺e_i‖. ∎
-
-        Parameters
-        ----------
-        r : ndarray, shape (P, n)
-            Residuals x - y of points with this active set.
-
-        Returns
-        -------
-        ndarray, shape (P, S)
-        """
-        rest = self.rows.off_equalities(r)
-        lam = np.einsum("pn,snk->psk", rest, self.pinv)
-        norms = np.linalg.norm(self.pinv, axis=1)
-        norms = np.where(norms > 0.0, norms, 1.0)
-        negative = np.max(-lam / norms, axis=2, initial=0.0)
-        off = rest[:, None, :] - np.einsum("psk,kn->psn", lam, self._generators)
-        return np.maximum(negative, np.linalg.norm(off, axis=2))
-
-    @property
-    def _generators(self) -> np.ndarray:
-        return self.rows.off_equalities(self.rows.G[self.index])
-
-    def admissible(self, r: np.ndarray, tol: float = CONE_TOL) -> np.ndarray:
-        """Return which subsets are admissible at which points, shape (P, S) of bool."""
-        limit = tol * (1.0 + np.linalg.norm(r, axis=-1))[:, None]
-        return self.violation(r) <= limit
-
-    def present(self, admissible: np.ndarray) -> np.ndarray:
-        """Return which distinct matrices occur, shape (P, g) of bool."""
-        out = np.zeros((len(admissible), len(self.elements)), dtype=bool)
-        for g in range(len(self.elements)):
-            out[:, g] = admissible[:, self.group == g].any(axis=1)
-        return out
-
-    def mask(self, s: int) -> np.ndarray:
-        """Return subset s as a mask over all rows of the set."""
-        out = np.zeros(self.rows.m, dtype=bool)
-        out[self.index[self.masks[s]]] = True
-        return out
-
-
-def local_rows(rows: HRows, active: np.ndarray, limit: int = MAX_SUBSETS) -> LocalRows:
-    """Enumerate the independent subsets of an active set and their projectors.
-
-    Parameters
-    ----------
-    rows : HRows
-        The set.
-    active : ndarray of bool, shape (m,)
-        The active set.
-    limit : int
-        Largest number of subsets to look at.
-
-    Raises
-    ------
-    EnumerationError
-        There are more.
-
-    Notes
-    -----
-    Batched singular value decompositions over the subsets of each size; cost O(2^k n³) for k
-    active rows.
-    """
-    index = np.flatnonzero(active)
-    k, n = len(index), rows.n
-    top = min(k, n - rows.Q.shape[1])
-    count = sum(comb(k, s) for s in range(top + 1))
-    if count > limit:
-        raise EnumerationError(
-            f"{k} active rows have {count} subsets to look at, more than the limit of {limit}; "
-            "use is_hs_element, which needs no enumeration."
-        )
-    G = rows.off_equalities(rows.G[index])
-    masks, pinvs = [np.zeros((1, k), dtype=bool)], [np.zeros((1, n, k))]
-    for size in range(1, top + 1):
-        picks = np.array(list(combinations(range(k), size)))
-        U, s, Vt = np.linalg.svd(G[picks], full_matrices=False)
-        good = s[:, -1] > RANK_TOL
-        picks, U, s, Vt = picks[good], U[good], s[good], Vt[good]
-        mask = np.zeros((len(picks), k), dtype=bool)
-        np.put_along_axis(mask, picks, True, axis=1)
-        pinv = np.zeros((len(picks), n, k))
-        small = np.einsum("sji,sj,skj->sik", Vt, 1.0 / s, U)
-        pinv[np.arange(len(picks))[:, None], :, picks] = small.transpose(0, 2, 1)
-        masks.append(mask)
-        pinvs.append(pinv)
-    mask = np.concatenate(masks)
-    full = np.zeros((len(mask), rows.m), dtype=bool)
-    full[:, index] = mask
-    V = kernel_projectors(rows, full)
-    group, first = _equal_matrices(V)
-    return LocalRows(rows, index, mask, np.concatenate(pinvs), V, group, V[first])
-
-
-def _equal_matrices(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Group equal matrices (up to round-off): the group of each, and one member of each group."""
-    flat = V.reshape(len(V), -1)
-    group = np.full(len(V), -1)
-    first: list[int] = []
-    for i in range(len(V)):
-        if group[i] >= 0:
-            continue
-        same = np.abs(flat[i:] - flat[i]).max(axis=1, initial=0.0) <= MEMBERSHIP_TOL
-        group[i:][same] = len(first)
-        first.append(i)
-    return group, np.array(first, dtype=int)
 
 
 def hs_elements(x: Any, C: Any, *, y: Any = None, limit: int = MAX_SUBSETS) -> tuple[Element, ...]:
@@ -369,3 +212,18 @@ def least_element(x: Any, C: Any, *, y: Any = None) -> np.ndarray:
     rows = rows_of(C)
     _, z = image(C, x, y)
     return kernel_projectors(rows, rows.active(z)[None])[0]
+
+
+__all__ = [
+    "MAX_SUBSETS",
+    "MEMBERSHIP_TOL",
+    "Element",
+    "EnumerationError",
+    "LocalRows",
+    "MembershipReport",
+    "hs_elements",
+    "is_admissible",
+    "is_hs_element",
+    "least_element",
+    "local_rows",
+]

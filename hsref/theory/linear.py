@@ -7,6 +7,7 @@ separates it (Farkas). An algorithm that errs is thus found out here and not dow
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from .rows import RANK_TOL, HRows, span
 
 CONE_TOL = 1e-9
 """Relative residual below which a vector lies in a cone."""
+
+BLOCK = 2**20
+"""Numbers in one temporary array; a multiple of it is what a check needs beside its points."""
 
 
 def kernel_projectors(rows: HRows, masks: np.ndarray) -> np.ndarray:
@@ -54,6 +58,16 @@ def kernel_projectors(rows: HRows, masks: np.ndarray) -> np.ndarray:
     return P[where]
 
 
+def blocks(count: int, width: int) -> Iterator[slice]:
+    """Cut `count` points with `width` numbers each into slices that keep the memory small.
+
+    The cuts depend on the shape alone, so that the numbers do not depend on the machine's memory.
+    """
+    step = max(1, BLOCK // max(width, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
 def distinct_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows of a boolean matrix and, for each row, which one it is."""
     if masks.shape[1] == 0:
@@ -62,6 +76,14 @@ def distinct_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     keys = packed.view([("", packed.dtype)] * packed.shape[1]).ravel()
     _, first, where = np.unique(keys, return_index=True, return_inverse=True)
     return masks[first], where.ravel()
+
+
+def sharing(masks: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each distinct row of a boolean matrix with the indices of the rows equal to it."""
+    distinct, where = distinct_masks(masks)
+    order = np.argsort(where, kind="stable")
+    cuts = np.searchsorted(where[order], np.arange(1, len(distinct)))
+    return list(zip(distinct, np.split(order, cuts)))
 
 
 class ConeVerdict(NamedTuple):
@@ -279,11 +301,13 @@ def _affine_minimizer(V: np.ndarray) -> np.ndarray:
 __all__ = [
     "CONE_TOL",
     "ConeVerdict",
+    "blocks",
     "distinct_masks",
     "kernel_projectors",
     "least_norm_multipliers",
     "min_norm_point",
     "project_onto_cone",
     "reduced",
+    "sharing",
     "span",
 ]

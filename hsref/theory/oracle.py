@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .hs_set import LocalRows, local_rows
+from .local import LocalRows, local_rows
 from .rows import HRows, rows_of
 
 FEASIBLE_TOL = 1e-9

@@ -7,13 +7,14 @@ a polyhedron (:mod:`hsref.theory.exactness`); finitely many such intervals cover
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .hs_set import MAX_SUBSETS, LocalRows, local_rows
-from .linear import distinct_masks
+from .linear import blocks, sharing
+from .local import MAX_SUBSETS, EnumerationError, Kept, LocalRows, local_rows
 from .rows import HRows, rows_of
 from .subject import images
 
@@ -35,6 +36,8 @@ class Pieces:
         The derivative of the projection along the segment there, from the affine formula.
     rest : ndarray, shape (P,)
         Length of each segment that was left over.
+    skipped : ndarray of bool, shape (P,)
+        Segments that were given up because they met more active rows than can be enumerated.
     """
 
     segment: np.ndarray
@@ -43,26 +46,32 @@ class Pieces:
     inside: np.ndarray
     velocity: np.ndarray
     rest: np.ndarray
+    skipped: np.ndarray
 
 
-class LocalCache(dict[bytes, LocalRows]):
-    """Enumerations of active sets, one for each that was met."""
+class LocalCache:
+    """Enumerations of active sets, for those that were met last.
+
+    Parameters
+    ----------
+    rows : HRows
+        The set.
+    limit : int
+        Largest number of subsets of one active set to look at.
+    """
 
     def __init__(self, rows: HRows, limit: int = MAX_SUBSETS) -> None:
-        super().__init__()
         self.rows, self.limit = rows, limit
+        self.kept: Kept[LocalRows] = Kept()
 
     def at(self, mask: np.ndarray) -> LocalRows:
         """Return the enumeration for an active set given as a mask."""
-        key = mask.tobytes()
-        if key not in self:
-            self[key] = local_rows(self.rows, mask, self.limit)
-        return self[key]
+        return self.kept.get(mask, lambda: local_rows(self.rows, mask, self.limit))
 
-    def groups(self, masks: np.ndarray) -> list[tuple[LocalRows, np.ndarray]]:
-        """Return (enumeration, points that share it) for each distinct active set."""
-        distinct, where = distinct_masks(masks)
-        return [(self.at(m), np.flatnonzero(where == i)) for i, m in enumerate(distinct)]
+    def groups(self, masks: np.ndarray) -> Iterator[tuple[LocalRows, np.ndarray]]:
+        """Yield (enumeration, points that share it) for each distinct active set."""
+        for mask, at in sharing(masks):
+            yield self.at(mask), at
 
 
 def affine_pieces(
@@ -72,23 +81,31 @@ def affine_pieces(
     *,
     max_rounds: int = 200,
     cache: LocalCache | None = None,
+    skip: bool = False,
 ) -> Pieces:
     """Cut segments where their projections change direction.
 
     Parameters
     ----------
     C : set
-        The set; at no point of the segments may it have more active rows than can be enumerated.
+        The set.
     x0, x1 : ndarray, shape (P, n)
         Ends of the segments.
     max_rounds : int
         Rounds of at most one projection for each open interval.
     cache : LocalCache, optional
         Enumerations to share between calls.
+    skip : bool
+        Give up a segment that meets more active rows than can be enumerated, in place of raising.
 
     Returns
     -------
     Pieces
+
+    Raises
+    ------
+    EnumerationError
+        A segment meets more active rows than can be enumerated, and `skip` is not set.
 
     Notes
     -----
@@ -103,6 +120,7 @@ def affine_pieces(
     step = x1 - x0
     seg, a, b = np.arange(P), np.zeros(P), np.ones(P)
     done: list[tuple[np.ndarray, ...]] = []
+    skipped = np.zeros(P, dtype=bool)
     for _ in range(max_rounds):
         if not len(seg):
             break
@@ -113,24 +131,33 @@ def affine_pieces(
         active = rows.active(y)
         low, high = np.zeros(len(seg)), np.zeros(len(seg))
         velocity = np.zeros_like(x)
-        for local, at in cache.groups(active):
+        lost = np.zeros(len(seg), dtype=bool)
+        for mask, at in sharing(active):
+            try:
+                local = cache.at(mask)
+            except EnumerationError:
+                if not skip:
+                    raise
+                lost[at] = True
+                continue
             lo, hi, v = _longest_cell(local, x[at] - y[at], y[at], step[seg[at]], active[at])
             low[at], high[at], velocity[at] = lo, hi, v
         left, right = np.maximum(a, t + low), np.minimum(b, t + high)
         # no K extends by a measurable length: halve, and look from elsewhere
         stuck = right - left <= SHORTEST
-        good = ~stuck
+        skipped[seg[lost]] = True
+        good = ~stuck & ~lost
         middle = 0.5 * (left + right)
         done.append((seg[good], left[good], right[good], middle[good], velocity[good]))
         left, right = np.where(stuck, t, left), np.where(stuck, t, right)
         seg = np.concatenate([seg, seg])
         a, b = np.concatenate([a, right]), np.concatenate([left, b])
-        keep = b - a > SHORTEST
+        keep = (b - a > SHORTEST) & ~skipped[seg]
         seg, a, b = seg[keep], a[keep], b[keep]
     rest = np.zeros(P)
     np.add.at(rest, seg, b - a)
     parts = [np.concatenate(p) for p in zip(*done)]
-    return Pieces(parts[0], parts[1], parts[2], parts[3], parts[4], rest)
+    return Pieces(parts[0], parts[1], parts[2], parts[3], parts[4], rest, skipped)
 
 
 def _longest_cell(
@@ -138,25 +165,36 @@ def _longest_cell(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how far the motion x + s step stays in the best C_K, for s below and above 0."""
     rows = local.rows
+    P, (S, n, k) = len(r), local.pinv.shape
+    low, high, velocity = np.zeros(P), np.zeros(P), np.zeros((P, n))
     ok = local.admissible(r)
-    velocity = np.einsum("sij,pj->psi", local.V, step)
-    slack = np.where(active, 0.0, np.maximum(rows.slack(y), 0.0))[:, None, :]
-    lam = np.maximum(np.einsum("pn,snk->psk", rows.off_equalities(r), local.pinv), 0.0)
-    lam_rate = np.einsum("pn,snk->psk", rows.off_equalities(step), local.pinv)
-    size = 1e-11 * (1.0 + np.linalg.norm(step, axis=1))[:, None, None]
-    # rows of K keep slack 0, multipliers outside K keep 0: their rates are round-off
-    fall = velocity @ rows.G.T
-    lo1, hi1 = _span_of(slack, -np.where(np.abs(fall) <= size, 0.0, fall))
-    member = np.broadcast_to(local.masks, lam.shape)
-    lo2, hi2 = _span_of(
-        np.where(member, lam, 1.0), np.where(member & (np.abs(lam_rate) > size), lam_rate, 0.0)
-    )
-    low, high = np.maximum(lo1, lo2), np.minimum(hi1, hi2)
-    length = np.where(ok, np.minimum(high, 1.0) - np.maximum(low, -1.0), -np.inf)
-    best = np.argmax(length, axis=1)
-    pick = np.arange(len(r)), best
-    low, high = np.where(ok[pick], low[pick], 0.0), np.where(ok[pick], high[pick], 0.0)
-    return low, high, velocity[pick]
+    slack = np.where(active, 0.0, np.maximum(rows.slack(y), 0.0))
+    rest, rest_rate = rows.off_equalities(r), rows.off_equalities(step)
+    size = 1e-11 * (1.0 + np.linalg.norm(step, axis=1))
+    for at in blocks(P, S * n * max(n, k)):
+        # pairs of a point and an admissible K, few of all that there are
+        p, s = np.nonzero(ok[at])
+        if not len(p):
+            continue
+        point = p + at.start
+        move = np.einsum("qij,qj->qi", local.V[s], step[point])
+        pinv, small, member = local.pinv[s], size[point, None], local.masks[s]
+        lam = np.maximum(np.einsum("qn,qnk->qk", rest[point], pinv), 0.0)
+        lam_rate = np.einsum("qn,qnk->qk", rest_rate[point], pinv)
+        # rows of K keep slack 0, multipliers outside K keep 0: their rates are round-off
+        fall = move @ rows.G.T
+        lo1, hi1 = _span_of(slack[point], -np.where(np.abs(fall) <= small, 0.0, fall))
+        lo2, hi2 = _span_of(
+            np.where(member, lam, 1.0), np.where(member & (np.abs(lam_rate) > small), lam_rate, 0.0)
+        )
+        lo, hi = np.maximum(lo1, lo2), np.minimum(hi1, hi2)
+        length = np.minimum(hi, 1.0) - np.maximum(lo, -1.0)
+        # the longest of each point, the first one among equals
+        order = np.lexsort((s, -length, p))
+        order = order[np.flatnonzero(np.diff(p[order], prepend=-1))]
+        chosen = point[order]
+        low[chosen], high[chosen], velocity[chosen] = lo[order], hi[order], move[order]
+    return low, high, velocity
 
 
 def _span_of(value: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .linear import kernel_projectors
+from .linear import blocks, distinct_masks, kernel_projectors
 from .rows import HRows, rows_of
 
 POINT_KINDS = ("generic", "lattice", "inside", "boundary", "face", "weak", "vertex")
@@ -105,13 +105,15 @@ def settle(rows: HRows, z: np.ndarray) -> np.ndarray:
     for _ in range(2):
         active = rows.active(z)
         gap = np.where(active, -rows.slack(z), 0.0)
-        M = np.concatenate(
-            [active[:, :, None] * rows.G, np.broadcast_to(rows.E, (len(z), *rows.E.shape))], axis=1
-        )
         rest = np.concatenate([gap, z @ rows.E.T - rows.e], axis=1)
-        if not M.shape[1] or np.abs(rest).max(initial=0.0) <= 1e-15:
+        if not rest.shape[1] or np.abs(rest).max(initial=0.0) <= 1e-15:
             break
-        z = z - np.einsum("pnm,pm->pn", np.linalg.pinv(M, rcond=1e-10), rest)
+        masks, where = distinct_masks(active)
+        equalities = np.broadcast_to(rows.E, (len(masks), *rows.E.shape))
+        M = np.concatenate([masks[:, :, None] * rows.G, equalities], axis=1)
+        inverse = np.linalg.pinv(M, rcond=1e-10)
+        for at in blocks(len(z), rows.n * rest.shape[1]):
+            z[at] -= np.einsum("pnm,pm->pn", inverse[where[at]], rest[at])
     return z
 
 

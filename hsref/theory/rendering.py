@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .checks.beyond import IMPOSTOR_ERROR, LAYER_ERROR
+from .fields import NON_CONSERVATIVE
+from .pictures import draw, unique
 from .reports import write_text
 from .rows_table import Row
 from .statements import STATEMENTS
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#888888"
 
 
 def write_report(
@@ -36,13 +37,14 @@ def write_report(
         "run": run,
     }
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    pictures = _pictures(folder, rows)
+    pictures = draw(folder, rows)
     lines = [
         *_head(request, rows, run, verdict),
         *_statements(request, rows),
         *_matrix(rows),
-        *pictures,
-        *_limits(rows),
+        *pictures.get("residuals", []),
+        *_impostors(rows, pictures.get("impostors", [])),
+        *_limits(rows, pictures.get("dead_starts", [])),
         *_failures(rows),
         *_all_rows(rows),
     ]
@@ -121,7 +123,7 @@ def _statements(request: dict[str, Any], rows: Sequence[Row]) -> list[str]:
 def _matrix(rows: Sequence[Row]) -> list[str]:
     """Return worst residual over tolerance, statement by set."""
     about = [r for r in rows if not STATEMENTS[r.statement].kinds]
-    names, ids = _unique(r.set for r in about), _unique(r.statement for r in about)
+    names, ids = unique(r.set for r in about), unique(r.statement for r in about)
     if not names:
         return []
     lines = [
@@ -145,11 +147,31 @@ def _matrix(rows: Sequence[Row]) -> list[str]:
     return [*lines, ""]
 
 
-def _unique(items: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(items))
+def _impostors(rows: Sequence[Row], picture: list[str]) -> list[str]:
+    """Return what the check finds when the field is not conservative."""
+    found = [r for r in rows if r.statement == "N1" and IMPOSTOR_ERROR in r.notes]
+    if not found:
+        return []
+    lines = [
+        "## Fields that are not conservative",
+        "",
+        "A check that nothing fails shows nothing. Each field below is a plausible mistake; along "
+        "the paths its integral, or its product with the velocity, misses the difference of the "
+        "projection by the error shown, relative to the data.",
+        "",
+        "| field | what is wrong | found on | its error | the layer's |",
+        "|---|---|---|---:|---:|",
+    ]
+    for r in found:
+        wrong = NON_CONSERVATIVE[r.kind]
+        lines.append(
+            f"| {r.kind} | {wrong.why} | {wrong.caught_by} | {r.notes[IMPOSTOR_ERROR]:.1e} | "
+            f"{r.notes[LAYER_ERROR]:.1e} |"
+        )
+    return [*lines, "", *picture]
 
 
-def _limits(rows: Sequence[Row]) -> list[str]:
+def _limits(rows: Sequence[Row], picture: list[str]) -> list[str]:
     """Return what the theorem does not promise: flat faces, and uncovered runs."""
     lines: list[str] = []
     starts = [r for r in rows if r.statement == "D1"]
@@ -167,7 +189,7 @@ def _limits(rows: Sequence[Row]) -> list[str]:
         for r in starts:
             shares = list(r.notes.values())
             lines.append(f"| {r.kind}·N(0, I) | " + " | ".join(f"{v:.0%}" for v in shares) + " |")
-        lines.append("")
+        lines += ["", *picture]
     if any(r.statement in ("P1", "P2", "P3", "P4", "P5") for r in rows):
         lines += [
             "Which runs of P1 to P5 the convergence theorem covers (what cannot be read off the "
@@ -209,7 +231,7 @@ def _failures(rows: Sequence[Row]) -> list[str]:
 
 def _all_rows(rows: Sequence[Row]) -> list[str]:
     lines = ["## All rows", ""]
-    for name in _unique(r.set for r in rows):
+    for name in unique(r.set for r in rows):
         mine = [r for r in rows if r.set == name]
         title = name if name != "–" else "statements about no set"
         lines += [
@@ -230,80 +252,3 @@ def _all_rows(rows: Sequence[Row]) -> list[str]:
             )
         lines += ["", "</details>", ""]
     return lines
-
-
-def _pictures(folder: Path, rows: Sequence[Row]) -> list[str]:
-    """Draw the pictures and return their Markdown; without matplotlib say so."""
-    try:
-        import matplotlib
-    except ImportError:
-        return ["Pictures need matplotlib: `pip install 'hsref[apps]'`.", ""]
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False,
-                                "axes.spines.right": False}):  # fmt: skip
-        drawn = [_draw_margins(Figure, folder, rows), _draw_starts(Figure, folder, rows)]
-    return [line for lines in drawn for line in lines]
-
-
-def _save(figure: Any, path: Path) -> None:
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=130, bbox_inches="tight", metadata={"Software": None})
-    partial.replace(path)
-
-
-def _draw_margins(Figure: Any, folder: Path, rows: Sequence[Row]) -> list[str]:
-    """Every row as a point: residual over tolerance, by statement."""
-    ids = _unique(
-        r.statement for r in sorted(rows, key=lambda r: list(STATEMENTS).index(r.statement))
-    )
-    if not ids:
-        return []
-    figure = Figure(figsize=(8.0, 3.6))
-    axes = figure.subplots()
-    rng = np.random.default_rng(0)
-    for holds, color, marker in ((True, BLUE, "o"), (False, ORANGE, "X")):
-        mine = [r for r in rows if r.verdict == holds]
-        if not mine:
-            continue
-        at = [ids.index(r.statement) + rng.uniform(-0.25, 0.25) for r in mine]
-        # a bound for display: exact zeros and infinities lie on the edges of the picture
-        height = [min(max(r.residual / r.tolerance, 1e-9), 1e9) for r in mine]
-        label = "holds" if holds else "fails"
-        axes.scatter(at, height, s=10 if holds else 36, c=color, marker=marker, alpha=0.6,
-                     linewidths=0, label=label)  # fmt: skip
-    axes.axhline(1.0, color=GREY, lw=1)
-    axes.text(len(ids) - 0.5, 1.0, " tolerance", va="center", color=GREY)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(ids)), ids)
-    axes.set_xlim(-0.6, len(ids) - 0.4)
-    axes.set_ylabel("worst residual / tolerance")
-    axes.set_title("Each point is one row: a statement on a set at one kind of degeneracy")
-    if not all(r.verdict for r in rows):
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    _save(figure, folder / "residuals.png")
-    return ["![worst residual over tolerance of every row](residuals.png)", ""]
-
-
-def _draw_starts(Figure: Any, folder: Path, rows: Sequence[Row]) -> list[str]:
-    """Shares of runs that reach the target or end at a vertex, by the spread of the starts."""
-    starts = [r for r in rows if r.statement == "D1" and not r.error]
-    if not starts:
-        return []
-    figure = Figure(figsize=(6.0, 2.6))
-    axes = figure.subplots()
-    width, place = 0.38, np.arange(len(starts))
-    for k, (key, color) in enumerate(
-        (("share that reaches the target", BLUE), ("share that ends at a vertex", ORANGE))
-    ):
-        share = [100.0 * r.notes[key] for r in starts]
-        bars = axes.barh(place + (k - 0.5) * width, share, width, color=color, label=key[11:])
-        axes.bar_label(bars, fmt="%.0f %%", padding=2)
-    axes.set_yticks(place, [f"starts {r.kind}·N(0, I)" for r in starts])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 115)
-    axes.set_xlabel("share of 400 runs, %")
-    axes.set_title("Every limit is critical, few wide starts reach the minimiser")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2, frameon=False)
-    _save(figure, folder / "dead_starts.png")
-    return ["![where runs end, by the spread of their starts](dead_starts.png)", ""]

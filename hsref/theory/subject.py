@@ -31,17 +31,23 @@ class Observation:
     y: np.ndarray
     record: Any
 
+    def _operator(self, selection: str) -> Any:
+        J = self.record.jacobian(selection)
+        if hasattr(J, "n_threads"):
+            J.n_threads = 1
+        return J
+
     def elements(self, selection: str = "active") -> np.ndarray:
         """Return the layer's HS-Jacobian elements, shape (P, n, n)."""
         n = self.x.shape[1]
-        J = self.record.jacobian(selection).toarray()
+        J = self._operator(selection).toarray()
         return np.asarray(J, dtype=np.float64).reshape(len(self.x), n, n)
 
     def product(
         self, v: np.ndarray, selection: str = "active", adjoint: bool = False
     ) -> np.ndarray:
         """Return J v, or Jᵀ v, one v of shape (n,) a point; shape (P, n)."""
-        J = self.record.jacobian(selection)
+        J = self._operator(selection)
         shaped = v.reshape(np.shape(self.record.y))
         out = J.T @ shaped if adjoint else J @ shaped
         return np.asarray(out, dtype=np.float64).reshape(self.x.shape)

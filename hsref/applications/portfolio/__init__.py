@@ -10,6 +10,7 @@ arm                     what it is
 ``projection``          network → projection, trained end to end
 ``softmax``             network → softmax; does not know the constraint on the group
 ``softmax_penalty``     network → softmax; pays for shortfall during training
+``linsat``              network → Sinkhorn's iterations extended to these constraints
 ``train_then_project``  the network of ``softmax``; its weights are projected when used
 ``equal_weight``        1/n in every stock; learns nothing
 ``mean_variance``       largest past Sharpe ratio under the constraints; learns nothing
@@ -38,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from .._common import mean_and_error, versions
+from .._common import over_seeds, versions
 from .._training import Progress, Task, best_rate, sweep
 from .config import ARMS, TRAINED, PortfolioConfig, Problem, make_problem
 from .prices import Prices, load_prices, prices_from_frame
@@ -135,16 +136,10 @@ class PortfolioResult:
             train, test = dict(found["train"]), dict(found["test"])
             return {"train": train | {"seconds": found["seconds"]}, "test": test, "seeds": []}
         runs = self.seeds[name]
-        sides = []
-        for side in ("train", "test"):
-            figures = [getattr(run, side) for run in runs]
-            merged: dict[str, float] = {}
-            for key in figures[0]:
-                mean, error = mean_and_error([one[key] for one in figures])
-                merged[key] = max(one[key] for one in figures) if key == "violation" else mean
-                if key in ("sharpe", "loss"):
-                    merged[f"{key}_se"] = error
-            sides.append(merged)
+        sides = [
+            over_seeds([getattr(run, side) for run in runs], ("violation",), ("sharpe", "loss"))
+            for side in ("train", "test")
+        ]
         sides[0]["seconds"] = float(np.mean([run.seconds for run in runs]))
         rows = [
             {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._common import InputError
+from .._common import InputError, check_inside, check_runs, check_whole
 from .prices import Prices
 from .windows import Examples, Scaler, Split, make_examples, split_windows
 
@@ -21,13 +21,14 @@ ARMS = (
     "projection",
     "softmax",
     "softmax_penalty",
+    "linsat",
     "train_then_project",
     "equal_weight",
     "mean_variance",
 )
 """All arms, in the order of the report."""
 
-TRAINED = ("projection", "softmax", "softmax_penalty")
+TRAINED = ("projection", "softmax", "softmax_penalty", "linsat")
 """The arms whose networks are trained; ``train_then_project`` reuses the network of ``softmax``."""
 
 
@@ -64,6 +65,8 @@ class PortfolioConfig:
         Days summed into one input of the network; divides `past`.
     penalty : float
         Price of one unit of shortfall in the arm ``softmax_penalty``.
+    iterations : int
+        Of the arm ``linsat``.
     forecast_weight : float
         Weight of the forecast's mean squared error in the loss.
     risk_free : float
@@ -88,61 +91,36 @@ class PortfolioConfig:
     hidden: tuple[int, ...] = (32,)
     pool: int = 5
     penalty: float = 10.0
+    iterations: int = 20
     forecast_weight: float = 1.0
     risk_free: float = 0.03
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        self._whole("past", 2)
-        self._whole("future", 2)
-        self._whole("stride", 1)
-        self._whole("epochs", 1)
-        self._whole("batch_size", 1)
-        self._whole("pool", 1)
-        self._inside("at_least", 0.0, 1.0)
+        for name, least in (
+            ("past", 2),
+            ("future", 2),
+            ("stride", 1),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("pool", 1),
+            ("iterations", 1),
+        ):
+            check_whole(name, getattr(self, name), least)
+        check_inside("at_least", self.at_least, 0.0, 1.0)
         if self.cap is not None:
-            self._inside("cap", 0.0, 1.0, open_below=True)
-        self._inside("train_fraction", 0.0, 1.0, open_below=True, open_above=True)
-        self._inside("validation_fraction", 0.0, 1.0, open_below=True, open_above=True)
+            check_inside("cap", self.cap, 0.0, 1.0, open_below=True)
+        for name in ("train_fraction", "validation_fraction"):
+            check_inside(name, getattr(self, name), 0.0, 1.0, open_below=True, open_above=True)
         for name in ("penalty", "forecast_weight", "epsilon"):
-            self._inside(name, 0.0, math.inf)
+            check_inside(name, getattr(self, name), 0.0, math.inf)
         if self.past % self.pool:
             raise InputError(
                 f"pool must divide past; {self.past} days are no multiple of {self.pool}."
             )
-        for name in ("seeds", "tuning_seeds", "learning_rates"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise InputError(
-                    f"{name} must hold at least one entry and none twice; got {values}."
-                )
-        if set(self.seeds) & set(self.tuning_seeds):
-            raise InputError(
-                "seeds and tuning_seeds must differ, or the learning rate would be chosen on the "
-                "runs that are reported."
-            )
-        for name in ("seeds", "tuning_seeds"):
-            if any(int(seed) != seed or seed < 0 for seed in getattr(self, name)):
-                raise InputError(f"{name} must be whole numbers that are not negative.")
-        if any(not (0.0 < rate < math.inf) for rate in self.learning_rates):
-            raise InputError("learning_rates must be positive.")
+        check_runs(self.seeds, self.tuning_seeds, self.learning_rates)
         if not self.hidden or any(int(width) != width or width < 1 for width in self.hidden):
             raise InputError(f"hidden must hold positive whole numbers; got {self.hidden}.")
-
-    def _whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
-
-    def _inside(
-        self, name: str, low: float, high: float, open_below: bool = False, open_above: bool = False
-    ) -> None:
-        value = getattr(self, name)
-        low_ok = value > low if open_below else value >= low
-        high_ok = value < high if open_above else value <= high
-        if not (low_ok and high_ok and math.isfinite(value)):
-            left, right = "(" if open_below else "[", ")" if open_above or math.isinf(high) else "]"
-            raise InputError(f"{name} must lie in {left}{low:g}, {high:g}{right}; got {value!r}.")
 
     def quick(self) -> PortfolioConfig:
         """Return the same protocol with fewer seeds, rates and windows: a look, not a result."""

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._common import mean_and_error
-from .._report import COLOURS, figure, save_figure
-from .config import ARMS
+from .._report import COLOURS, band, figure, save_figure
+from .config import ARMS, TRAINED
 
 if TYPE_CHECKING:
     from . import PortfolioResult
@@ -18,6 +17,7 @@ LABELS = {
     "projection": "projection",
     "softmax": "softmax",
     "softmax_penalty": "softmax + penalty",
+    "linsat": "LinSAT-style",
     "train_then_project": "softmax, projected when used",
     "equal_weight": "equal weight",
     "mean_variance": "mean–variance",
@@ -27,6 +27,7 @@ STYLES = {
     "projection": (COLOURS["blue"], "-"),
     "softmax": (COLOURS["orange"], "--"),
     "softmax_penalty": (COLOURS["vermilion"], "-."),
+    "linsat": (COLOURS["sky"], ":"),
     "train_then_project": (COLOURS["green"], ":"),
     "equal_weight": (COLOURS["grey"], ":"),
     "mean_variance": (COLOURS["purple"], ":"),
@@ -58,16 +59,10 @@ def save_all(result: PortfolioResult, folder: Path) -> list[tuple[str, str]]:
 
 def _band(axes: Any, result: PortfolioResult, arm: str, key: str) -> None:
     """Draw the mean over seeds of one figure of the history, with its standard error."""
-    runs = [[epoch[key] for epoch in run.history] for run in result.seeds[arm]]
-    values = np.array(runs)
-    epochs = np.arange(values.shape[1])
-    spread = [mean_and_error(column) for column in values.T]
-    mean = np.array([one[0] for one in spread])
-    error = np.nan_to_num(np.array([one[1] for one in spread]))
+    values = [[epoch[key] for epoch in run.history] for run in result.seeds[arm]]
     colour, line = STYLES[arm]
     label = f"{LABELS[arm]} (first step {result.seeds[arm][0].learning_rate:g})"
-    axes.plot(epochs, mean, line, color=colour, linewidth=2.2, label=label)
-    axes.fill_between(epochs, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    band(axes, np.arange(len(values[0])), values, colour, linestyle=line, label=label)
 
 
 def _epochs(axes: Any) -> None:
@@ -79,7 +74,7 @@ def _epochs(axes: Any) -> None:
 def draw_loss(result: PortfolioResult) -> Any:
     """Draw −Sharpe + forecast error on training windows against the epoch."""
     drawing, axes = figure("Training loss: −Sharpe + forecast error")
-    for arm in ("projection", "softmax", "softmax_penalty"):
+    for arm in TRAINED:
         _band(axes, result, arm, "train_loss")
     _epochs(axes)
     axes.set_ylabel("loss (mean of seeds ± standard error)")
@@ -90,7 +85,7 @@ def draw_loss(result: PortfolioResult) -> Any:
 def draw_violation(result: PortfolioResult) -> Any:
     """Draw the largest violation on test windows against the epoch, on a logarithmic axis."""
     drawing, axes = figure("Violation of the constraints on test windows")
-    for arm in ("softmax", "softmax_penalty", "projection"):
+    for arm in TRAINED:
         runs = np.array(
             [[epoch["test_violation"] for epoch in run.history] for run in result.seeds[arm]]
         )

@@ -7,6 +7,8 @@ A trunk reads a window; one head gives scores s, the other a forecast f. The wei
     w = \Pi_C(s / n) \quad\text{(projection)}, \qquad
     w = \operatorname{softmax}(s) \quad\text{(softmax)},
 
+or what Sinkhorn's iterations extended to the constraints make of s (linsat),
+
 and the loss of a window with realised annual moments :math:`\mu, \Sigma` is
 
 .. math::
@@ -36,6 +38,7 @@ import hsref
 from hsref import nn, optim
 
 from .._common import one_blas_thread
+from .._entropic import Sums, extended_sinkhorn
 from .._training import Task, fit
 from .config import Problem
 from .windows import Examples
@@ -123,13 +126,27 @@ def start_point(problem: Problem, constraints: Any) -> np.ndarray:
     return point
 
 
+def sums(problem: Problem) -> tuple[Sums, ...]:
+    """Return the constraints as sums of entries in [0, 1], the total last.
+
+    Where the weights sum to 1, the group holds at least p if the others hold at most 1 − p.
+    """
+    config = problem.config
+    others = ~problem.group_mask
+    found = [] if config.cap is None else [Sums((), np.full(1, config.cap))]
+    if others.any() and config.at_least > 0.0:
+        most = max(1.0 - config.at_least, 1e-12)  # a bound of 0 would divide 0 by 0
+        found.append(Sums((-1,), np.full(1, most), members=others))
+    return (*found, Sums((-1,), np.ones(1), equality=True))
+
+
 class Model:
     """A trunk with two heads, the portfolio and the forecast.
 
     Parameters
     ----------
     problem : Problem
-    arm : {"projection", "softmax", "softmax_penalty"}
+    arm : {"projection", "softmax", "softmax_penalty", "linsat"}
     """
 
     def __init__(self, problem: Problem, arm: str) -> None:
@@ -139,6 +156,7 @@ class Model:
         inputs, width = config.past // config.pool * n, config.hidden[-1]
         self._trunk = nn.mlp([inputs, *config.hidden], output=rectified)
         self.start = start_point(problem, self.constraints)
+        self._sums = sums(problem)
         self._projected = nn.mlp([width, n], output=self.constraints, temperature=float(n))
         self._forecast = nn.mlp([width, n])
 
@@ -156,6 +174,7 @@ class Model:
             "softmax": np.zeros(n),
             # it knows the constraint, so it starts near the same feasible portfolio
             "softmax_penalty": np.log(np.maximum(self.start, 1e-3 / n)),
+            "linsat": np.log(np.maximum(self.start, 1e-3 / n)),
         }[self.arm]
         return params
 
@@ -172,6 +191,8 @@ class Model:
         if self.arm == "projection":
             # minibatches are too small to gain from a second thread
             return hsref.project(scores, self.constraints, n_threads=1)
+        if self.arm == "linsat":
+            return extended_sinkhorn(scores, self._sums, self.problem.config.iterations)
         return softmax(scores)
 
     def loss(self, params: Any, examples: Examples) -> Any:
@@ -245,7 +266,7 @@ def evaluate(
         record = hsref.projection(given, model.constraints, n_threads=1)
         weights = record.y
     else:
-        record, weights = None, softmax(scores)
+        record, weights = None, model.output(scores)
     result = score(weights, examples, model.problem)
     result.figures["loss"] = float(model.common_loss(weights, forecast, examples))
     if record is not None:

@@ -160,26 +160,30 @@ def _answer(result: PortfolioResult) -> str:
     lines = [first + f" {among} ({', '.join(earned(name) for name in feasible)})."]
 
     lines.append("**By how much, and how sure.** Projection minus the other, in test Sharpe ratio:")
-    for name in ("train_then_project", "softmax", "softmax_penalty"):
+    for name in ("train_then_project", "softmax", "softmax_penalty", "linsat"):
         found = compare(result, name)
         lines[-1] += (
             f"\n- {signed(found.mean, found.seed_error)} over seeds, "
             f"{signed(found.period_mean, found.period_error)} over {len(result.independent())} "
             f"separate test periods: {found.verdict()}."
         )
-    worst = {name: arms[name]["test"]["violation"] for name in ("softmax", "softmax_penalty")}
+    worst = {
+        name: arms[name]["test"]["violation"] for name in ("softmax", "softmax_penalty", "linsat")
+    }
     exact = ours["test"]["violation"]
     lines.append(
         f"**Feasibility.** The largest violation on any test window and seed is {power(exact)} for "
         f"projection ({'within' if exact <= EXACT else 'NOT within'} the promised {EXACT:g}), "
         f"{power(worst['softmax_penalty'])} for softmax + penalty, {power(worst['softmax'])} for "
-        "softmax."
+        f"softmax, {power(worst['linsat'])} for the LinSAT-style layer."
     )
     seconds, base = ours["train"]["seconds"], arms["softmax"]["train"]["seconds"]
     lines.append(
         f"**What it cost.** {seconds:.1f} s of processor time a seed in training steps, against "
         f"{base:.1f} s for "
-        f"softmax ({seconds / base if base else math.nan:.1f} times); the whole run, tuning and "
+        f"softmax ({seconds / base if base else math.nan:.1f} times) and "
+        f"{arms['linsat']['train']['seconds']:.1f} s for the LinSAT-style layer; the whole run, "
+        "tuning and "
         f"evaluation included, took {result.seconds:.0f} s."
     )
     dead = ours["train"]["dead_fraction"]
@@ -316,10 +320,11 @@ def _protocol(result: PortfolioResult, command: str) -> str:
         "forecast of each stock's mean return. Loss: −Sharpe + "
         f"{config.forecast_weight:g} × mean squared error of the forecast (in units of the "
         "deviation a mean of independent days would have). softmax + penalty adds "
-        f"{config.penalty:g} × shortfall; that price is fixed, not tuned.",
-        "Start: the same initial network for every arm of a seed. Projection and softmax + penalty "
-        "start near one portfolio in the relative interior of the constraints, softmax near equal "
-        "weight.",
+        f"{config.penalty:g} × shortfall; that price is fixed, not tuned. The LinSAT-style layer "
+        f"takes {config.iterations} iterations and is differentiated through them.",
+        "Start: the same initial network for every arm of a seed. Projection, softmax + penalty "
+        "and the LinSAT-style layer start near one portfolio in the relative interior of the "
+        "constraints, softmax near equal weight.",
         f"Training: Adam, cosine steps, {config.epochs} epochs, batches of {config.batch_size}. "
         "Learning rate of each arm: best mean validation score (Sharpe of the weights it would "
         "hold; minus the price of shortfall where there is one) over the seeds "

@@ -6,12 +6,13 @@ import numpy as np
 
 from ..bsub import independent
 from ..exactness import critical_projection, radius
-from ..hs_set import LocalRows, is_hs_element
-from ..linear import kernel_projectors
+from ..hs_set import is_hs_element
+from ..linear import blocks, kernel_projectors
+from ..local import LocalRows
 from ..planted import Cases
 from ..rows import HRows
 from ..subject import SELECTIONS, images, observe
-from ._outcome import Outcome, cache_of, largest
+from ._outcome import Faces, Outcome, cache_of, largest, nearest
 
 
 def algebra(cases: Cases, rng: np.random.Generator) -> Outcome:
@@ -22,7 +23,7 @@ def algebra(cases: Cases, rng: np.random.Generator) -> Outcome:
     for selection in SELECTIONS:
         V = seen.elements(selection)
         out.add("symmetric", largest(V - np.swapaxes(V, 1, 2)), 1e-12)
-        out.add("idempotent", largest(np.einsum("pij,pjk->pik", V, V) - V), 1e-12)
+        out.add("idempotent", largest(V @ V - V), 1e-12)
         out.add("B V = 0", largest(np.einsum("ki,pij->pkj", rows.E, V)), 1e-12)
         trace = np.einsum("pii->p", V)
         rank = np.asarray(seen.record.jacobian(selection).rank, dtype=np.float64).reshape(-1)
@@ -50,27 +51,25 @@ def membership(cases: Cases, rng: np.random.Generator) -> Outcome:
     least, inclusion, equality = np.full(P, np.nan), np.full(P, np.nan), np.full(P, np.nan)
     strict = 0
     groups, left = cache.groups(rows.active(seen.y))
-    for local, at in groups:
-        present = local.present(local.admissible(r[at]))
-        for s in SELECTIONS:
-            gap[s][at] = _distance(V[s][at], local.elements, present)
-        product = np.einsum("pij,gjk->pgik", V["active"][at], local.elements)
-        error = np.abs(product - V["active"][at][:, None]).max(axis=(2, 3))
-        least[at] = np.where(present, error, 0.0).max(axis=1)
-        mask = np.zeros(rows.m, dtype=bool)
-        mask[local.index] = True
-        faces = cache.faces_at(mask)
-        if faces is None:
-            continue
-        between = faces.maximising(r[at])
-        apart = np.abs(faces.V[:, None] - local.elements[None]).max(axis=(2, 3))
-        nearest = np.where(present[:, None, :], apart[None], np.inf).min(axis=2)
-        inclusion[at] = np.where(between, nearest, 0.0).max(axis=1)
-        # distinct faces may have the same direction space only if they are the same face
-        missing = present.sum(axis=1) - between.sum(axis=1)
-        strict += int((missing > 0).sum())
-        if independent(rows, mask):
-            equality[at] = np.abs(missing)
+    for local, every in groups:
+        found = cache.faces_at(local)
+        free = independent(rows, local.active)
+        width = len(local.masks) + (0 if found.faces is None else len(found.gap))
+        for block in blocks(len(every), width):
+            at = every[block]
+            present = local.present(local.admissible(r[at]))
+            for s in SELECTIONS:
+                gap[s][at] = _distance(V[s][at], local, present)
+            least[at] = _not_least(V["active"][at], local, present)
+            if found.faces is None:
+                continue
+            between = found.faces.maximising(r[at])
+            inclusion[at] = _inclusion(found, between, present)
+            # distinct faces may have the same direction space only if they are the same face
+            missing = present.sum(axis=1) - between.sum(axis=1)
+            strict += int((missing > 0).sum())
+            if free:
+                equality[at] = np.abs(missing)
     for s in SELECTIONS:
         out.add(f"{s} in HS", gap[s], 1e-8)
     out.add("V₀ is least", least, 1e-8)
@@ -87,9 +86,42 @@ def membership(cases: Cases, rng: np.random.Generator) -> Outcome:
     return out
 
 
-def _distance(V: np.ndarray, elements: np.ndarray, present: np.ndarray) -> np.ndarray:
-    apart = np.abs(V[:, None] - elements[None]).max(axis=(2, 3))
-    return np.where(present, apart, np.inf).min(axis=1)
+def _distinct(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices that differ in some bit, and which of them each point has."""
+    flat = np.ascontiguousarray(V).reshape(len(V), -1)
+    keys = flat.view(np.dtype((np.void, flat.itemsize * flat.shape[1]))).ravel()
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    return V[first], where.ravel()
+
+
+def _distance(V: np.ndarray, local: LocalRows, present: np.ndarray) -> np.ndarray:
+    """Return the distance of each matrix from the elements present at its point."""
+    few, where = _distinct(V)
+    apart = np.empty((len(few), len(local.elements)))
+    for at in blocks(len(few), local.elements.size):
+        apart[at] = np.abs(few[at, None] - local.elements).max(axis=(2, 3))
+    return np.where(present, apart[where], np.inf).min(axis=1)
+
+
+def _not_least(V: np.ndarray, local: LocalRows, present: np.ndarray) -> np.ndarray:
+    """Return max|V W - V| over the elements W present: zero when V's range lies in all theirs."""
+    few, where = _distinct(V)
+    error = np.empty((len(few), len(local.elements)))
+    for at in blocks(len(few), local.elements.size):
+        product = np.einsum("pij,gjk->pgik", few[at], local.elements)
+        error[at] = np.abs(product - few[at, None]).max(axis=(2, 3))
+    return np.where(present, error[where], 0.0).max(axis=1)
+
+
+def _inclusion(found: Faces, between: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Return the distance of ∂_B from the elements present, the worst face of each point."""
+    assert found.faces is not None
+    gap = np.where(between & present[:, found.element], found.gap, 0.0).max(axis=1, initial=0.0)
+    # a face whose own element is missing: how far is the nearest one that is there?
+    for p, f in np.argwhere(between & ~present[:, found.element]):
+        _, far = nearest(found.faces.V[f][None], found.local.elements[present[p]])
+        gap[p] = max(gap[p], far[0])
+    return gap
 
 
 def limits(cases: Cases, rng: np.random.Generator) -> Outcome:
@@ -112,11 +144,10 @@ def limits(cases: Cases, rng: np.random.Generator) -> Outcome:
         room[at] = 0.25 / max(float(columns.min()), 1e-3)
         r = seen.x[at] - y[at]
         near[at] = radius(rows, local, r, y[at])
-        mask = np.zeros(rows.m, dtype=bool)
-        mask[local.index] = True
-        faces = cache.faces_at(mask)
+        faces = cache.faces_at(local).faces
         if faces is not None:
-            single[at] = faces.maximising(r).sum(axis=1) == 1
+            for block in blocks(len(at), len(faces.masks)):
+                single[at[block]] = faces.maximising(r[block]).sum(axis=1) == 1
     pushed = cases.x + 0.5 * active.astype(np.float64) @ rows.G
     scale = rows.scale(pushed)
     h = np.minimum(np.minimum(1e-4, 0.25 * slack), room)
@@ -192,9 +223,7 @@ def exact(cases: Cases, rng: np.random.Generator) -> Outcome:
     worst = np.full(len(cases.x), np.nan)
     for local, k in groups:
         present = local.present(local.admissible(other[k] - seen.y[k]))
-        error = np.einsum("gij,pj->pgi", local.elements, move[k]) - moved[k][:, None]
-        error = np.abs(error).max(axis=2) * present
-        worst[at[k]] = error.max(axis=1) / scale[k]
+        worst[at[k]] = local.worst_error(move[k], moved[k], present) / scale[k]
     out.add("every element", worst, 1e-12)
     for selection in SELECTIONS:
         own = np.full(len(cases.x), np.nan)
@@ -227,7 +256,7 @@ def semicontinuous(cases: Cases, rng: np.random.Generator) -> Outcome:
     V = seen.elements()
     for local, k in cache.groups(active[at])[0]:
         present = local.present(local.admissible(r[k]))
-        gap[at[k]] = _distance(V[k], local.elements, present)
+        gap[at[k]] = _distance(V[k], local, present)
     out.add("the layer's V at x′ in HS(x)", gap, 1e-8)
     return out
 
@@ -238,13 +267,16 @@ def _critical(local: LocalRows, r: np.ndarray, d: np.ndarray) -> np.ndarray:
     Such a V_K d is orthogonal to r; and the projection u is V_K d for K the rows of I active at u,
     because the rows with a positive multiplier at x are among them and their span holds r.
     """
-    u = np.einsum("gij,pj->pgi", local.elements, d)
+    out = np.empty_like(d)
     size = 1.0 + np.linalg.norm(r, axis=1)
-    orthogonal = np.linalg.norm(np.einsum("gij,pj->pgi", local.elements, r), axis=2)
-    fall = np.max(u @ local.rows.G[local.index].T, axis=2, initial=0.0)
-    allowed = (orthogonal <= 1e-9 * size[:, None]) & (fall <= 1e-9)
-    gap = np.where(allowed, np.linalg.norm(u - d[:, None], axis=2), np.inf)
-    return u[np.arange(len(d)), np.argmin(gap, axis=1)]
+    for at in blocks(len(d), len(local.elements) * max(local.rows.n, len(local.index))):
+        u = local.products(d[at])
+        orthogonal = np.linalg.norm(local.products(r[at]), axis=2)
+        fall = np.max(u @ local.rows.G[local.index].T, axis=2, initial=0.0)
+        allowed = (orthogonal <= 1e-9 * size[at, None]) & (fall <= 1e-9)
+        gap = np.where(allowed, np.linalg.norm(u - d[at, None], axis=2), np.inf)
+        out[at] = u[np.arange(len(u)), np.argmin(gap, axis=1)]
+    return out
 
 
 def directional(cases: Cases, rng: np.random.Generator) -> Outcome:

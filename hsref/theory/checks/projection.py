@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..certificates import RowMultipliers
-from ..hs_set import EnumerationError
-from ..linear import kernel_projectors, project_onto_cone
-from ..oracle import Candidates
+from ..linear import blocks, kernel_projectors, project_onto_cone
 from ..planted import Cases, walk
 from ..rows import HRows
 from ..subject import images, observe
@@ -78,22 +76,20 @@ def nearest(cases: Cases, rng: np.random.Generator) -> Outcome:
     scale = rows.scale(cases.x)
     known = ~np.isnan(cases.z[:, 0])
     out.add("planted", np.where(known, largest(y - cases.z) / scale, np.nan), 1e-9)
-    try:
-        table = cache_of(cases.C, rows).__dict__.setdefault("candidates", None) or Candidates(
-            rows, 1500
-        )
-        cache_of(cases.C, rows).__dict__["candidates"] = table
+    table = cache_of(cases.C, rows).candidates(1500)
+    if table is not None:
         answer = table.project(cases.x)
         out.add("brute force", np.nan_to_num(largest(y - answer) / scale, nan=np.inf), 1e-9)
-    except EnumerationError:
-        pass
     # every y is a point of the set; so are corners reached by walks
     center = np.asarray(cases.C.interior_point(), dtype=np.float64).reshape(rows.n)
     others = np.vstack([y, walk(rows, center, np.full(8, rows.n + 1), rng)])
     reach = scale + np.abs(others).max(initial=0.0)
-    products = np.einsum("pn,kn->pk", cases.x - y, others)
-    products -= np.einsum("pn,pn->p", cases.x - y, y)[:, None]
-    out.add("inequality", np.max(products, axis=1, initial=0.0) / reach**2, 1e-9)
+    largest_product = np.zeros(len(y))
+    for at in blocks(len(y), len(others)):
+        r = cases.x[at] - y[at]
+        products = r @ others.T - np.einsum("pn,pn->p", r, y[at])[:, None]
+        largest_product[at] = np.max(products, axis=1, initial=0.0)
+    out.add("inequality", largest_product / reach**2, 1e-9)
     back = np.roll(np.arange(len(y)), 1)
     grown = np.linalg.norm(y - y[back], axis=1) - np.linalg.norm(cases.x - cases.x[back], axis=1)
     out.add("nonexpansive", np.maximum(grown, 0.0) / np.maximum(scale, scale[back]), 1e-9)
