@@ -57,8 +57,7 @@ def jax_rows(C: hsref.PolyhedralSet, x: np.ndarray) -> Iterator[tuple[str, Calla
     import jax
     import jax.numpy as jnp
 
-    jax.config.update("jax_enable_x64", True)
-    a = jnp.asarray(x)
+    a = jnp.asarray(x, jnp.float32)
     forward = jax.jit(lambda x: hsref.project(x, C))
     gradient = jax.jit(jax.grad(lambda x: (hsref.project(x, C) ** 2).sum()))
     nothing = jax.jit(lambda x: x + 1.0)

@@ -73,13 +73,15 @@ def project(
     Parameters
     ----------
     x : array_like, shape (*batch, *C.shape)
-        Points, any number of batch axes. NumPy array, nested list or autograd box; float32 or
-        float64 (integers become float64). Not modified.
+        Points, any number of batch axes. NumPy array, nested list, autograd box, PyTorch tensor,
+        JAX array, or any array with DLPack on the host; float32 or float64 (integers become
+        float64). Not modified.
     C : PolyhedralSet
         The set.
     device : None, "cpu" or "cuda"
         Where to compute; host arrays are sent to the device and back. A `x` that lives on a CUDA
-        device already (Numba, CuPy) is projected there, and stays there.
+        device already (Numba, CuPy, PyTorch) is projected there, and stays there; JAX arrays on
+        other devices are computed on the host, which ``"cpu"`` allows.
     n_threads : int, optional
         Threads to spread samples over; the number of usable processors by default, or the
         environment variable ``HSREF_NUM_THREADS``. The result does not depend on it.

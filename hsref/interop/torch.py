@@ -17,6 +17,7 @@ tangents of custom operators without a word.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -367,6 +368,12 @@ class _Project(torch.autograd.Function):
         """Give every argument the mapped axis in front: it is one more batch axis."""
         x = with_axis(x, in_dims[1], info.batch_size)
         return _Project.apply(call, x, *lift(call, x.ndim, data, in_dims[2:])), (0, 0)
+
+
+for _function in (_Project, Pull, Push):
+    # PyTorch reads the signature at every call; a written one spares it half of that.
+    _forward: Any = _function.forward
+    _forward.__signature__ = inspect.signature(_forward)
 
 
 def with_axis(x: Tensor, at: int | None, size: int) -> Tensor:
