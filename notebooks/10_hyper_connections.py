@@ -80,7 +80,7 @@ assert set(record.rank) == {0, 1, 4}
 
 # %%
 depth, n = 64, 4
-logits = start_matrix(n, 0.4) + 0.4 * rng.normal(size=(depth, n, n))
+logits = start_matrix(n, 0.4) + 0.6 * rng.normal(size=(depth, n, n))
 mixers = {
     "unconstrained": (logits, RED, ":"),
     "projection": (hsref.project(logits, hsref.Birkhoff(n)), BLUE, "-"),
@@ -282,6 +282,9 @@ for arm in NAMES:
     print(f"{NAMES[arm][0]:20s} worst gain {arms[arm]['validation']['gain_max']:.4g}")
 
 # %% [markdown]
+# Gain counts row sums, which Sinkhorn's last step makes exact; the worst gain, printed, looks at
+# columns too, and so at gradients on their way back.
+#
 # The [report](../benchmarks/results/hyper_connections/report.md) says which differences are clear,
 # what a step costs, and what happens at other depths. Note what it does not show: weights of all
 # permutations are exact as well, and $n!$ is small for $n=4$. (At $n=8$ it is 40320.)
