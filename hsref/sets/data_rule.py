@@ -5,8 +5,8 @@ K be the working set of a sample, extended to a basis of its active rows. Then
 
 .. math:: dy = M_K^+ R_K\, d\theta, \qquad \bar\theta = R_K^T (M_K^+)^T g .
 
-The rows of K that are bounds are taken out first: they fix coordinates, and what is left is a small
-dense problem in the others. Samples with the same K are treated together.
+The rows of K that are bounds fix coordinates; what is left is a small dense problem in the others,
+solved for each sample by :mod:`hsref.sets.basis_rows`.
 
 R is found by probing the rows with unit vectors, once a set, and is kept sparse. This serves every
 set whose codes and ``to_polyhedron()`` speak of the same rows; sets with a closed form, or whose
@@ -16,50 +16,21 @@ record is compact, declare their own rule in their own file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._batch import RawRecord
 from .._codes import MASK_ACTIVE, MASK_WORKING, SOLVED
+from .base import ConstraintFlags
+from .basis_rows import run_basis
 
 if TYPE_CHECKING:
     from .base import PolyhedralSet
 
-INDEPENDENT = 1e-10
-"""A unit row closer than this to the span of the rows before it depends on them."""
 PROBES = 1 << 22
 """Numbers in one block of probes."""
-
-
-class Basis(NamedTuple):
-    """Samples with the same K, and K in a form ready for products.
-
-    Attributes
-    ----------
-    samples : (s,)
-        Which samples.
-    free : (f,)
-        Coordinates that no bound of K fixes.
-    lower, upper : (., )
-        Coordinates fixed at that bound.
-    rows : (k,)
-        Rows of K in [A_eq; A_ub].
-    matrix : (k, n)
-        These rows.
-    Q, R : (f, k), (k, k)
-        Their part on the free coordinates is R' Q'.
-    """
-
-    samples: np.ndarray
-    free: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    rows: np.ndarray
-    matrix: np.ndarray
-    Q: np.ndarray
-    R: np.ndarray
 
 
 def check_rule(C: PolyhedralSet, names: tuple[str, ...]) -> None:
@@ -78,16 +49,7 @@ def pull_through_rows(
 ) -> dict[str, np.ndarray]:
     """Return the cotangents of the parameters `names`, (L, B, *shape) each, for g (L, B, n)."""
     lead, batch, n = g.shape
-    m, p = C._row_counts()
-    w = np.zeros((lead, batch, p + m + 2 * n))
-    for part in bases(C, raw):
-        mine = g[:, part.samples]
-        carried = _solve_lower(part.R, np.einsum("lsf,fk->lsk", mine[..., part.free], part.Q))
-        rest = mine - np.einsum("lsk,kn->lsn", carried, part.matrix)
-        at = part.samples[:, None]
-        w[:, at, part.rows] = carried
-        w[:, at, p + m + part.lower] = rest[..., part.lower]
-        w[:, at, p + m + n + part.upper] = rest[..., part.upper]
+    w = _run(C, raw, "pull", g, sum(C._row_counts()) + 2 * n)
     flat = w.reshape(lead * batch, w.shape[-1])
     return {
         f.name: np.asarray((_sensitivity(C, f.name).T @ flat.T).T).reshape((lead, batch, *f.shape))
@@ -101,121 +63,42 @@ def push_through_rows(
 ) -> np.ndarray:
     """Return dy, (L, B, n), for tangents (L, B, *shape) of the parameters."""
     lead, batch = next(iter(tangents.values())).shape[:2]
-    n = C.size
-    m, p = C._row_counts()
-    dc = np.zeros((lead * batch, p + m + 2 * n))
+    width = sum(C._row_counts()) + 2 * C.size
+    dc = np.zeros((lead * batch, width))
     for name, tangent in tangents.items():
-        dc += np.asarray(
-            (
-                _sensitivity(C, name)
-                @ tangent.reshape(lead * batch, math.prod(tangent.shape[2:])).T
-            ).T
-        )
-    dc = dc.reshape(lead, batch, dc.shape[-1])
-    out = np.zeros((lead, batch, n))
-    for part in bases(C, raw):
-        dy = np.zeros((lead, part.samples.size, n))
-        mine = dc[:, part.samples]
-        dy[..., part.lower] = mine[..., p + m + part.lower]
-        dy[..., part.upper] = mine[..., p + m + n + part.upper]
-        gap = mine[..., part.rows] - np.einsum("lsn,kn->lsk", dy, part.matrix)
-        dy[..., part.free] = np.einsum("lsk,fk->lsf", _solve_upper(part.R, gap), part.Q)
-        out[:, part.samples] = dy
-    return out
+        flat = tangent.reshape(lead * batch, math.prod(tangent.shape[2:]))
+        dc += np.asarray((_sensitivity(C, name) @ flat.T).T)
+    return _run(C, raw, "push", dc.reshape(lead, batch, width), C.size)
 
 
-def _solve_lower(R: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    """Return R^{-1} rhs along the last axis."""
-    out = np.zeros_like(rhs)
-    for a in range(len(R) - 1, -1, -1):
-        out[..., a] = rhs[..., a] - np.einsum("...k,k->...", out[..., a + 1 :], R[a, a + 1 :])
-        out[..., a] /= R[a, a]
-    return out
+def basis_of_rows(C: PolyhedralSet, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
+    """Return the basis used here: equalities (B, p), and the other constraints."""
+    m, p = C._row_counts()
+    n, batch = C.size, len(raw.status)
+    marks = _run(C, raw, "mark", np.zeros((1, batch, 0)), p + m + 2 * n)[0] != 0.0
+    eq, ub, lower, upper = np.split(marks, (p, p + m, p + m + n), axis=1)
+    return eq, ConstraintFlags(ub, lower, upper)
 
 
-def _solve_upper(R: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    """Return R^{-T} rhs along the last axis."""
-    out = np.zeros_like(rhs)
-    for a in range(len(R)):
-        out[..., a] = (rhs[..., a] - np.einsum("...k,k->...", out[..., :a], R[:a, a])) / R[a, a]
-    return out
-
-
-# -- an independent basis of the active rows ------------------------------------------------------
-
-
-def bases(C: PolyhedralSet, raw: RawRecord) -> Iterator[Basis]:
-    """Yield the solved samples, grouped by their active and working rows."""
-    solved = np.flatnonzero(raw.status == SOLVED)
-    if not solved.size:
-        return
-    active = C._flags(raw.code[solved], MASK_ACTIVE)
-    working = C._flags(raw.code[solved], MASK_WORKING)
-    pattern = np.concatenate([*active, *working], axis=1)
-    packed = np.packbits(pattern, axis=1)
-    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    which = which.reshape(-1)
-    order = np.argsort(which, kind="stable")
-    ends = np.searchsorted(which[order], np.arange(len(first) + 1))
-    rows = C._polyhedron
-    none = np.zeros((0, C.size))
-    matrix = np.concatenate([
-        none if rows.A_eq is None else rows.A_eq, none if rows.A_ub is None else rows.A_ub
-    ])  # fmt: skip
-    p = 0 if rows.A_eq is None else len(rows.A_eq)
-    for q, i in enumerate(first):
-        yield _basis(
-            solved[order[ends[q] : ends[q + 1]]], matrix, p,
-            tuple(f[i] for f in active), tuple(f[i] for f in working),
-        )  # fmt: skip
-
-
-def _basis(
-    samples: np.ndarray, matrix: np.ndarray, p: int, active: tuple[Any, ...],
-    working: tuple[Any, ...],
-) -> Basis:  # fmt: skip
-    size = np.linalg.norm(matrix, axis=1)
-    unit = matrix / np.where(size > 0.0, size, 1.0)[:, None]
-    on_upper = working[2] | (active[2] & ~working[1] & ~active[1])
-    on_lower = (working[1] | active[1]) & ~on_upper
-    fixed = working[1] | working[2]
-    weak = np.flatnonzero((on_lower | on_upper) & ~fixed)
-    rows = _independent(unit, np.concatenate([np.arange(p), p + np.flatnonzero(working[0])]), fixed)
-    everything = fixed.copy()
-    everything[weak] = True
-    if len(_independent(unit, rows, everything)) == len(rows):
-        fixed = everything
-    else:
-        for j in weak:
-            fixed[j] = True
-            if len(_independent(unit, rows, fixed)) < len(rows):
-                fixed[j] = False
-    more = p + np.flatnonzero(active[0] & ~working[0])
-    rows = _independent(unit, np.concatenate([rows, more]), fixed)
-    free = np.flatnonzero(~fixed)
-    Q, R = np.linalg.qr(matrix[rows][:, free].T)
-    return Basis(
-        samples, free, np.flatnonzero(fixed & on_lower), np.flatnonzero(fixed & on_upper), rows,
-        matrix[rows], Q, R,
+def _run(C: PolyhedralSet, raw: RawRecord, name: str, g: np.ndarray, width: int) -> np.ndarray:
+    """Run a routine of :mod:`hsref.sets.basis_rows` on the active rows of a record."""
+    active, working = C._flags(raw.code, MASK_ACTIVE), C._flags(raw.code, MASK_WORKING)
+    rows = np.where(working.ub, 2, active.ub)
+    # Where both bounds are active the one that works counts, else the lower.
+    upper = working.upper | (active.upper & ~working.lower & ~active.lower)
+    lower = (active.lower | working.lower) & ~upper
+    works = working.lower | working.upper
+    bounds = (upper * np.int8(1) - lower) * (1 + works)
+    return run_basis(
+        name, g, width, raw.status == SOLVED, C._cached("rows [A_eq; A_ub]", lambda: _dense(C)),
+        C._row_counts()[1], rows, bounds,
     )  # fmt: skip
 
 
-def _independent(unit: np.ndarray, rows: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Return those of the rows, in order, that are independent off the fixed coordinates."""
-    part = unit[rows][:, ~fixed]
-    basis = np.zeros((min(part.shape), part.shape[1]))
-    kept = []
-    for a in range(len(rows)):
-        if len(kept) == len(basis):
-            break
-        new = part[a]
-        for _ in range(2):
-            new = new - basis[: len(kept)].T @ (basis[: len(kept)] @ new)
-        norm = np.sqrt(new @ new)
-        if norm > INDEPENDENT:
-            basis[len(kept)] = new / norm
-            kept.append(rows[a])
-    return np.array(kept, np.int64)
+def _dense(C: PolyhedralSet) -> np.ndarray:
+    rows = C._polyhedron
+    none = np.zeros((0, C.size))
+    return np.concatenate([none if a is None else a for a in (rows.A_eq, rows.A_ub)])
 
 
 # -- how the parameters enter the right-hand sides ------------------------------------------------

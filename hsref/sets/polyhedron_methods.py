@@ -15,7 +15,7 @@ import numpy as np
 from .._batch import Kernel, RawRecord
 from .._codes import INFO_TAPE_INTS, WORKING_LOWER, WORKING_UPPER
 from .base import ConstraintFlags, Multipliers
-from .data_rule import bases
+from .data_rule import basis_of_rows
 from .eliminated_bounds import eliminated_hs, eliminated_project
 from .polyhedron_kernel import polyhedron_hs, polyhedron_project
 from .row_reduction import Reduction, reduce_rows, sparse_rows
@@ -112,23 +112,9 @@ def _eliminated_multipliers(C: Polyhedron, record: RawRecord, x: np.ndarray) -> 
     )
 
 
-def _eliminated_basis(C: Polyhedron, raw: RawRecord) -> tuple[np.ndarray, ConstraintFlags]:
-    m, p = row_counts(C)
-    n, batch = C.size, len(raw.status)
-    eq, ub = np.zeros((batch, p), bool), np.zeros((batch, m), bool)
-    lower, upper = np.zeros((batch, n), bool), np.zeros((batch, n), bool)
-    for part in bases(C, raw):
-        at = part.samples[:, None]
-        eq[at, part.rows[part.rows < p]] = True
-        ub[at, part.rows[part.rows >= p] - p] = True
-        lower[at, part.lower] = True
-        upper[at, part.upper] = True
-    return eq, ConstraintFlags(ub, lower, upper)
-
-
 ELIMINATED = Method(
     "bounds eliminated", _eliminated_kernel, _eliminated_multipliers, lambda record: None,
-    _eliminated_basis,
+    basis_of_rows,
 )  # fmt: skip
 
 
