@@ -560,8 +560,8 @@ def test_old_versions_are_refused():
     from hsref.interop._shared import require_version
 
     require_version("torch", "2.13.0+cpu")
-    with pytest.raises(ImportError, match=r"torch 2\.4 or later, and found 2\.3\.1"):
-        require_version("torch", "2.3.1+cu121")
+    with pytest.raises(ImportError, match=r"torch 2\.5 or later, and found 2\.4\.1"):
+        require_version("torch", "2.4.1+cu121")
 
 
 # -- the layer ------------------------------------------------------------------------------------

@@ -55,6 +55,11 @@ def on_device(index: int) -> Any:
     return cuda.gpus[index]
 
 
+def device_number() -> int:
+    """Return the number of Numba's current device: memory of one is not another's."""
+    return 0 if simulated() else int(cuda.current_context().device.id)
+
+
 def view_of(x: Any, stream: Any) -> Any:
     """Return Numba's view of another library's device array, bound to a stream."""
     array = cuda.as_cuda_array(x, sync=False)

@@ -11,7 +11,15 @@ from .._batch import Kernel, RawRecord
 from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS
 from .._jit import DeviceFunction, specialise
 from ..sets.base import PolyhedralSet
-from .compat import compile_device, cuda, free_bytes, processors, require_device, simulated
+from .compat import (
+    compile_device,
+    cuda,
+    device_number,
+    free_bytes,
+    processors,
+    require_device,
+    simulated,
+)
 from .kernels import hs_grid, project_grid
 
 BLOCK = 128
@@ -212,7 +220,7 @@ def _workspace(
     """Return (xw, yw, work, iwork), kept with the set: one a stream, reused call after call."""
     # Launches on one stream follow each other and may share scratch; on two they may overlap.
     key = (max(floats, 1), max(ints, 1), threads, getattr(stream, "handle", stream) and id(stream))
-    spaces = C._cached("cuda_spaces", dict)
+    spaces = C._cached(f"cuda_spaces {device_number()}", dict)
     if key not in spaces:
         if len(spaces) >= WORKSPACES:
             spaces.clear()
@@ -226,12 +234,13 @@ def _workspace(
 
 
 def _shared(C: PolyhedralSet) -> tuple[Any, ...]:
-    return C._cached("cuda_shared", lambda: tuple(_copy(a) for a in C.kernel.shared))
+    key = f"cuda_shared {device_number()}"
+    return C._cached(key, lambda: tuple(_copy(a) for a in C.kernel.shared))
 
 
 def _to_device(C: PolyhedralSet, data: np.ndarray) -> Any:
     if data is C._data_row:
-        return C._cached("cuda_data", lambda: _copy(data))
+        return C._cached(f"cuda_data {device_number()}", lambda: _copy(data))
     return _copy(data)
 
 

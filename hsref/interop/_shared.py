@@ -13,8 +13,9 @@ from hsref.data_gradients import MATRICES, check_names, field_shape, pull_to, pu
 
 BOUNDS = {
     "torch": (
-        (2, 4),
-        "torch.library.custom_op, which keeps a projection inside a compiled graph, came with 2.4",
+        (2, 5),
+        "torch.library.register_vmap, which a projection inside a compiled graph needs, came with "
+        "2.5",
     ),
     "jax": (
         (0, 4, 36),
