@@ -31,8 +31,9 @@ from .fuzz_problems import FORMS, KINDS, SPECIAL, Batch, build, kinds_of
 RESULTS = Path(__file__).parent / "results"
 POINTS, SINGLE = 250, 20
 """Points in a batch; and in one whose data contradict, where each costs a proof."""
-PATIENCE, HARD = 150.0, 400.0
-"""Seconds after which a batch is called a hang; after which the process is ended."""
+PATIENCE, HARD = 60.0, 600.0
+"""Seconds after which a batch is called a hang (compilation apart); after which the process ends,
+should no signal get through."""
 SAVED = 5
 """Problems saved for each set and kind of failure."""
 REFUSALS = (ValueError, TypeError, hsref.NotSolvedError)
@@ -41,13 +42,14 @@ OUTCOMES = ("certified", "certified empty", "refused", "WRONG", "crash", "hang")
 
 
 class Tally:
-    """Counts by set, kind of data and outcome; reasons; the worst residuals of certified answers."""
+    """Counts by set, kind of data and outcome; reasons; worst residuals of certified answers."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], collections.Counter] = {}
         self.refusals: collections.Counter = collections.Counter()
         self.worst: dict[str, dict[str, float]] = {}
         self.failures: list[dict[str, Any]] = []
+        self.compiled: set[str] = set()
 
     def add(self, form: str, kind: str, outcome: str, count: int = 1) -> None:
         """Count samples."""
@@ -100,11 +102,13 @@ def _solve(batch: Batch, dtype: Any) -> tuple[Any, np.ndarray, list[BaseExceptio
 
 
 def run_batch(tally: Tally, out: Path, key: dict[str, Any]) -> None:
-    """Draw, solve, judge and count one batch; `key` holds set, kind, dtype, seed, number, points."""
+    """Draw, solve, judge and count the batch of a key of :func:`plan`."""
     form, kind, dtype, count = key["set"], key["kind"], key["dtype"], key["points"]
-    rng = np.random.default_rng([key["seed"], FORMS.index(form), KINDS.index(kind), key["number"]])
+    rng = _generator(key)
     batch = None
     try:
+        with np.errstate(all="ignore"):
+            _compile(tally, key)
         with measure.limit(PATIENCE), np.errstate(all="ignore"):
             try:
                 batch = build(form, kind, count, rng)
@@ -143,6 +147,23 @@ def run_batch(tally: Tally, out: Path, key: dict[str, Any]) -> None:
     for i in np.flatnonzero(wrong)[:1].tolist():
         _save(tally, out, key, part, "WRONG", i, verdict["reasons"][i])
     return None
+
+
+def _generator(key: dict[str, Any]) -> np.random.Generator:
+    place = [FORMS.index(key["set"]), KINDS.index(key["kind"])]
+    return np.random.default_rng([key["seed"], *place, key["number"]])
+
+
+def _compile(tally: Tally, key: dict[str, Any]) -> None:
+    """Compile what a batch needs, once, so that its time is that of the solver."""
+    try:
+        C = build(key["set"], key["kind"], 1, _generator(key)).C
+        label = f"{C.kernel.name} {key['dtype']}"
+        if label not in tally.compiled:
+            tally.compiled.add(label)
+            hsref.warmup([C], [key["dtype"]])
+    except REFUSALS:
+        pass
 
 
 def _is_internal(problem: BaseException) -> bool:
@@ -288,9 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.replay:
         key = json.loads(options.replay.read_text())
+        names = ("set", "kind", "dtype", "seed", "number", "points")
         tally = Tally()
-        run_batch(tally, options.out, {k: key[k] for k in
-                                       ("set", "kind", "dtype", "seed", "number", "points")})  # fmt: skip
+        run_batch(tally, options.out, {k: key[k] for k in names})
         for failure in tally.failures:
             print(failure["outcome"], failure["sample"], failure["reason"], failure["detail"])
         return int(bool(tally.failures))
