@@ -40,7 +40,7 @@ class Batch:
 
     C: Any
     x: np.ndarray
-    data: dict[str, np.ndarray] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     z: np.ndarray | None = None
 
 
@@ -316,8 +316,8 @@ def _polyhedron(d: Draw, method: str, count: int) -> Batch:
     tight = rng.random(m) < (0.1 if kind == "large" else 0.6)
     room = np.where(tight, 0.0, rng.integers(1, 4, m))
     b, e = A @ z + room, B @ z
-    low = z - rng.integers(0, 2, n) if bounded else None
-    high = z + rng.integers(0, 3, n) if bounded else None
+    low: Any = z - rng.integers(0, 2, n) if bounded else None
+    high: Any = z + rng.integers(0, 3, n) if bounded else None
     if bounded and rng.random() < 0.5:
         low[rng.random(n) < 0.4], high[rng.random(n) < 0.4] = -np.inf, np.inf
 
