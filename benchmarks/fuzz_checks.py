@@ -157,7 +157,8 @@ def compact(C: Any, x: np.ndarray, y: np.ndarray, dtype: np.dtype) -> dict[str, 
             np.sort(point)[:, ::-1], axis=1
         )
         excess = np.maximum((-partial).max(axis=1), np.abs(partial[:, -1]))
-    scale = C.size * np.maximum(1.0, np.abs(C.w).max() / size if hasattr(C, "w") else 1.0)
+    largest = 0.0 if isinstance(C, hsref.L1Ball) else np.abs(C.w).max()
+    scale = C.size * np.maximum(1.0, largest / size)
     gap = most - (d * point).sum(axis=1)
     return {
         "primal": np.maximum(excess, 0.0) / scale,
@@ -240,9 +241,9 @@ def judge(batch: Batch, record: Any, kind: str, rng: np.random.Generator) -> dic
         if rows is None:
             residuals = compact(batch.C, x, y, dtype)
         else:
-            residuals = optimality(
-                rows, x, y, [m.reshape(B, -1) for m in record.multipliers], dtype
-            )
+            # In float64, as solved: rounded to float32 large ones no longer add up.
+            found = [m.reshape(B, -1) for m in record._multipliers()]
+            residuals = optimality(rows, x, y, found, dtype)
         certain = kind in ("integer", "random") and dtype == np.float64 and not batch.data
         residuals |= jacobians(rows, record, rng, certain)
         if batch.z is not None and kind == "integer":
