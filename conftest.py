@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,12 @@ def _installed(name: str) -> bool:
 
 
 # A bridge imports its framework at the top; its doctests are collected only where that can work.
-collect_ignore = [f"hsref/interop/{name}.py" for name in FRAMEWORKS if not _installed(name)]
+collect_ignore = [
+    str(path)
+    for name in FRAMEWORKS
+    if not _installed(name)
+    for path in (Path(__file__).parent / "hsref" / "interop").glob(f"{name}*.py")
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

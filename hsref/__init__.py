@@ -33,7 +33,7 @@ _HOMES = {
     "vjp": ".solve",
     "jvp": ".solve",
 }
-_MODULES = ("nn", "optim", "sets", "theory", "applications")
+_MODULES = ("nn", "optim", "sets", "theory", "applications", "interop")
 
 __all__ = [
     "ConstraintFlags",

@@ -21,41 +21,67 @@ MATRICES = ("A_ub", "A_eq", "H")
 """Matrices that a call may replace."""
 
 BRIDGES = {"torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
-"""Frameworks whose arrays are recognised (by the module of their type)."""
+"""Frameworks whose arrays are recognised (by the module of their type, or of a base of it)."""
+
+_PLAIN = ("numpy", "builtins")
 
 
 def kind_of(x: Any, name: str = "x") -> str:
-    """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists."""
+    """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists.
+
+    ``"dlpack"`` stands for any other array that can be exchanged through DLPack.
+    """
+    if isinstance(x, int | float | np.ndarray):
+        return "numpy"
     root = type(x).__module__.partition(".")[0]
+    if root in _PLAIN:
+        if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
+            raise TypeError(
+                f"{name} is a list that holds arrays of another framework; stack them there first "
+                "so that their gradients are kept."
+            )
+        return "numpy"
     if root == "autograd":
         return "autograd"
     if root in BRIDGES:
         return BRIDGES[root]
+    for base in type(x).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root == "numpy":
+            return "numpy"
+        if root in BRIDGES:
+            return BRIDGES[root]
     if hasattr(type(x), "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False):
         return "cuda"
-    if isinstance(x, list | tuple) and any(kind_of(item) != "numpy" for item in x):
-        raise TypeError(
-            f"{name} is a list that holds arrays of another framework; stack them there first so "
-            "that their gradients are kept."
-        )
+    if hasattr(type(x), "__dlpack__") and hasattr(type(x), "__dlpack_device__"):
+        return "dlpack"
     return "numpy"
 
 
-def refuse_gradients(data: Mapping[str, Any], owner: str = "project") -> None:
-    """Raise a sentence for a parameter whose gradient (or device) would be dropped."""
+def refuse_gradients(
+    data: Mapping[str, Any], owner: str = "project", welcome: str = "numpy"
+) -> None:
+    """Raise a sentence for a parameter whose gradient (or device) would be dropped.
+
+    Plain values pass, and arrays of the framework `welcome`.
+    """
     for name, value in data.items():
         kind = kind_of(value, name)
+        if kind in ("numpy", welcome):
+            continue
         if kind == "cuda":
             raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
         if kind == "autograd":
             raise TypeError(
-                f"{name} carries gradients, which {owner} would drop: use project(), or pass the "
-                "value alone."
+                f"{name} carries gradients, which {owner} would drop: use project() with x of the "
+                "same framework, or pass the value alone."
             )
-        if kind != "numpy":
-            raise TypeError(
-                f"{name} is a {kind} array and x is not: give both as arrays of one framework."
-            )
+        if kind == "dlpack":
+            raise TypeError(f"{name} is a {type(value).__name__}; pass numpy.from_dlpack({name}).")
+        raise TypeError(
+            f"{name} is a {kind} array and x is not: give both as arrays of one framework, so that "
+            "no gradient is lost."
+        )
 
 
 def has_traced(data: Mapping[str, Any]) -> bool:
@@ -95,12 +121,12 @@ def as_points(x: Any, C: PolyhedralSet) -> np.ndarray:
 
 def check_points(dtype: np.dtype, shape: tuple[int, ...], C: PolyhedralSet) -> None:
     """Raise a sentence unless dtype and shape are those of a batch of points of C."""
-    if dtype == np.float16 or dtype.name == "bfloat16":
-        raise TypeError(
-            f"x is {dtype.name}, too coarse to tell active rows from inactive ones: convert it "
-            "with x.astype('float32'), and the result back if you must."
-        )
     if dtype not in ACTIVE_TOL:
+        if dtype == np.float16 or dtype.name == "bfloat16":
+            raise TypeError(
+                f"x is {dtype.name}, too coarse to tell active rows from inactive ones: convert it "
+                "with x.astype('float32'), and the result back if you must."
+            )
         raise TypeError(f"x must be float32 or float64 (or integers); got dtype {dtype}.")
     axes = len(C.shape)
     if len(shape) < axes or shape[len(shape) - axes :] != C.shape:
@@ -165,9 +191,9 @@ def pack_data(C: PolyhedralSet, replaced: Mapping[str, np.ndarray], batch: int) 
     """Return the data rows of the kernel, shape (1, P) or (B, P)."""
     if not replaced:
         return C._data_row
-    rows = max(len(v) for v in replaced.values())
+    rows = next((len(v) for v in replaced.values() if len(v) != 1), 1)
     parts = [
-        np.broadcast_to(replaced.get(f.name, f.value[None]), (rows, *f.shape)).reshape(rows, -1)
+        np.broadcast_to(replaced.get(f.name, f.value[None]), (rows, *f.shape)).reshape(rows, f.size)
         for f in C._fields
     ]
     return np.ascontiguousarray(np.concatenate(parts, axis=1))

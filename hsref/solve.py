@@ -73,13 +73,15 @@ def project(
     Parameters
     ----------
     x : array_like, shape (*batch, *C.shape)
-        Points, any number of batch axes. NumPy array, nested list or autograd box; float32 or
-        float64 (integers become float64). Not modified.
+        Points, any number of batch axes. NumPy array, nested list, autograd box, PyTorch tensor,
+        JAX array, or any array with DLPack on the host; float32 or float64 (integers become
+        float64). Not modified.
     C : PolyhedralSet
         The set.
     device : None, "cpu" or "cuda"
         Where to compute; host arrays are sent to the device and back. A `x` that lives on a CUDA
-        device already (Numba, CuPy) is projected there, and stays there.
+        device already (Numba, CuPy, PyTorch) is projected there, and stays there; JAX arrays on
+        other devices are computed on the host, which ``"cpu"`` allows.
     n_threads : int, optional
         Threads to spread samples over; the number of usable processors by default, or the
         environment variable ``HSREF_NUM_THREADS``. The result does not depend on it.
@@ -156,16 +158,23 @@ def project(
         from .primitives import project_box
 
         return project_box(x, C, options, data)
-    refuse_gradients(data)
+    refuse_gradients(data, welcome=kind)
+    if kind == "PyTorch":
+        from .interop import torch
+
+        return torch.project(x, C, options, data)
+    if kind == "JAX":
+        from .interop import jax
+
+        return jax.project(x, C, options, data)
     if kind == "cuda":
         from ._cuda.resident import like
 
         return like(x, _solve_resident(x, C, options, data, keep=False).y)
-    if kind != "numpy":
-        raise TypeError(
-            f"x is a {kind} array, and this version has no bridge for it: pass a NumPy array, or "
-            "use projection(x, C).jacobian() inside a custom function of that framework."
-        )
+    if kind == "dlpack":
+        from .interop import dlpack
+
+        return dlpack.project(x, C, options, data)
     found = _solve(x, C, options, data, keep=False)
     return as_kind(found.y.copy() if isinstance(found, Projection) else found, x)
 
@@ -461,6 +470,8 @@ def _solve_resident(
     check_options(options)
     if options["device"] == "cpu":
         raise ValueError("x lives on a CUDA device; copy it to the host to use device='cpu'.")
+    if not C.plain_kernel:
+        raise ValueError(f"{C!r} is solved on the host only: copy x to the host first.")
     array = as_device_array(x, "x")
     check_points(np.dtype(array.dtype), array.shape, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]

@@ -18,6 +18,8 @@ collect_ignore = [
     "cuda_ptx.py",
     "cuda_simulator.py",
     "make_adam_trace.py",
+    "torch_simulator.py",
+    "torch_workers.py",
     "toy_set.py",
 ]
 

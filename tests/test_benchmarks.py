@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -121,6 +122,14 @@ def test_scaling_runs(tmp_path, label):
     assert content["against_n"]
     assert content["against_batch"]
     assert (tmp_path / "scaling.md").read_text().count("|") > 20
+
+
+def test_bridges_are_measured_where_their_framework_is():
+    found = importlib.import_module("benchmarks.bridges").measure(repeats=1, calls=1)
+    for framework, label in (("numpy", "NumPy"), ("torch", "PyTorch"), ("jax", "JAX")):
+        installed = importlib.util.find_spec(framework) is not None
+        assert any(row.startswith(label) for row in found) == installed
+    assert all(spent > 0.0 for spent in found.values())
 
 
 def test_every_registered_set_has_a_scaling_row():

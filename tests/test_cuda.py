@@ -20,7 +20,7 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess:
     # The plain environment: a test run may itself carry settings of the simulator.
     env = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"} | environment
     return subprocess.run(
-        [sys.executable, script], env=env, capture_output=True, text=True, timeout=1200, check=False
+        [sys.executable, script], env=env, capture_output=True, text=True, timeout=3000, check=False
     )
 
 

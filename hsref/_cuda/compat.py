@@ -45,6 +45,23 @@ def is_device_array(x: Any) -> bool:
     return hasattr(type(x), "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False)
 
 
+def external_stream(pointer: int) -> Any:
+    """Return Numba's handle of a stream that another library made; 0 is the default stream."""
+    return cuda.external_stream(pointer) if pointer else 0
+
+
+def on_device(index: int) -> Any:
+    """Return a context in which device `index` is Numba's current one."""
+    return cuda.gpus[index]
+
+
+def view_of(x: Any, stream: Any) -> Any:
+    """Return Numba's view of another library's device array, bound to a stream."""
+    array = cuda.as_cuda_array(x, sync=False)
+    array.stream = stream
+    return array
+
+
 def compile_device(py_func: Any) -> Any:
     """Compile a rebound per-point routine as a CUDA device function."""
     return cuda.jit(device=True)(py_func)

@@ -85,10 +85,12 @@ class DeviceHSJacobian:
         if array.shape[array.ndim - len(full) :] != full:
             raise ValueError(f"J @ v needs v shaped like x, {full}; got shape {array.shape}.")
         rows = array.reshape((array.size // record.set.size, record.set.size))
+        # On the stream of v, where the work that made v is queued; the record itself is complete,
+        # because a projection waits for its flag before it returns.
+        stream = getattr(array, "stream", 0) or record._stream
         out = hs_device(
-            record.set, record._record, record._packed, SELECTION_MASK[self.selection], rows,
-            record._stream,
-        )  # fmt: skip
+            record.set, record._record, record._packed, SELECTION_MASK[self.selection], rows, stream
+        )
         return like(v, out.reshape(array.shape))
 
 

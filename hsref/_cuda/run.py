@@ -236,8 +236,12 @@ def _to_device(C: PolyhedralSet, data: np.ndarray) -> Any:
 
 
 def _copy(array: np.ndarray) -> Any:
-    # A fresh contiguous, writable array: one type, one compilation.
-    return cuda.to_device(np.array(array, order="C"))
+    # A fresh contiguous, writable array: one type, one compilation. The copy is finished before it
+    # is used: streams of other libraries do not wait for the default one.
+    copied = cuda.to_device(np.array(array, order="C"))
+    if not simulated():
+        cuda.default_stream().synchronize()
+    return copied
 
 
 def _join(parts: list[RawRecord]) -> RawRecord:

@@ -17,6 +17,7 @@ import numpy as np
 from .. import _batch
 from .._batch import Kernel, RawRecord
 from .._codes import MASK_LOWER, MASK_UPPER
+from .naming import enter
 
 if TYPE_CHECKING:
     from .polyhedron import Polyhedron
@@ -128,7 +129,7 @@ class PolyhedralSet:
                 value.flags.writeable = False
         for field in fields:
             field.value.flags.writeable = False
-        self.__dict__.update(shape=shape, _fields=fields, _cache={}, _frozen=True)
+        self.__dict__.update(shape=shape, _fields=fields, _cache={}, _frozen=True, _key=enter(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_frozen"):
@@ -139,10 +140,10 @@ class PolyhedralSet:
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_cache"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_key")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _cache={})
+        self.__dict__.update(state, _cache={}, _key=enter(self))
         for value in state.values():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False

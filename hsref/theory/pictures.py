@@ -25,7 +25,7 @@ def draw(folder: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
         import matplotlib
     except ImportError:
         return {"residuals": ["Pictures need matplotlib: `pip install 'hsref[apps]'`.", ""]}
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         return {
             "residuals": _draw_margins(folder, rows),
