@@ -241,6 +241,31 @@ def most_violated(tol, floor, size, data, work, iwork, lay, row_inv, coord_inv):
 
 
 @device_function
+def stationary(k, force, work, iwork, lay, reduced, coord_inv, basis):
+    """Return 1 if y is what the multipliers of the working rows make of y0, else 0.
+
+    Corrections of rows that are all but dependent can drive y away, to a point that is feasible
+    and yet no projection. Scratch z and what `subtract_working` takes.
+    """
+    y0, y, z = work[lay[Y0] : lay[Y]], work[lay[Y] : lay[Z]], work[lay[Z] : lay[INNER]]
+    nu = work[lay[NU] : lay[SIGN]]
+    reach = force
+    for a in range(k):
+        reach += abs(nu[a])
+    for j in range(y.shape[0]):
+        z[j] = y0[j]
+    subtract_working(
+        k, iwork[lay[IDS] : lay[PACKED]], nu, z, reduced, coord_inv, basis,
+        iwork[lay[PACKED] : lay[WANTED]], work[lay[WEIGHT] : lay[WANTED_SIGN]],
+        work[lay[INNER] : lay[RHS_EQ]],
+    )  # fmt: skip
+    for j in range(y.shape[0]):
+        if not (abs(z[j] - y[j]) <= GIVE_UP_TOL * reach):
+            return 0
+    return 1
+
+
+@device_function
 def polish(k, x_size, data, shared, work, iwork):
     """Form y, correct the working residual, and go on while a recomputed slack is violated.
 
@@ -330,8 +355,10 @@ def polish(k, x_size, data, shared, work, iwork):
         )
         if row == m + n:
             # Near an apex y may vanish; round-off of x itself is then all that is left.
-            good = worst <= GIVE_UP_TOL or slip <= 64.0 * EPS * x_size
-            return k, steps, SOLVED if good else MAX_STEPS
+            holds = worst <= GIVE_UP_TOL or slip <= 64.0 * EPS * x_size
+            if stationary(k, x_size + size, work, iwork, lay, reduced, coord_inv, basis) == 0:
+                holds = False
+            return k, steps, SOLVED if holds else MAX_STEPS
         if steps > limit:
             # Round-off of nearly dependent rows keeps it busy: accept a little more each time.
             tol *= 10.0
