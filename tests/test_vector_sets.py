@@ -624,3 +624,31 @@ def test_scaled_and_shifted_sets():
         hsref.project(x, twice, factor=0.5, factor_inside=0.25, radius=4.0),
         hsref.project(x, L1Ball(3, 0.5)), "agree",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("end", ["least", "most"])
+def test_a_total_at_the_end_of_its_range_has_one_point(seed, end):
+    # The sign of what is left of the sum is that of a rounding error there, and a long flat piece
+    # of S may lie before the last entry that has to move.
+    rng = np.random.default_rng(seed)
+    n = (367, 40)[seed % 2]
+    w = rng.normal(size=n)
+    lower = rng.normal(size=n) - 1.0
+    upper = lower + rng.exponential(size=n)
+    terms = np.minimum(w * lower, w * upper) if end == "least" else np.maximum(w * lower, w * upper)
+    answer = np.where((w > 0.0) == (end == "least"), lower, upper)
+    C = Knapsack(w, terms.sum(), lower, upper)
+    p = hsref.projection(rng.normal(size=(250, n)), C)
+    assert np.abs(p.y - answer).max() <= 1e-9
+    assert max(np.max(r) for r in p.residuals) <= 1e-12
+
+
+def test_weights_of_very_different_size_keep_the_multiplier():
+    # The total fixes the first three entries; what the last one adds is lost in its rounding.
+    w = np.array([1e12, -1e6, 1.0, 1e-11])
+    lower, upper = np.full(4, -2.0), np.full(4, 3.0)
+    C = Knapsack(w, np.minimum(w * lower, w * upper).sum(), lower, upper)
+    p = hsref.projection(np.array([[0.5, 1.0, -1.0, 2.0], [3.0, -2.0, 3.0, 3.0]]), C)
+    assert np.array_equal(p.y[:, :3], np.broadcast_to([-2.0, 3.0, -2.0], (2, 3)))
+    assert max(np.max(r) for r in p.residuals) <= 1e-12

@@ -130,6 +130,22 @@ def row_reach(c, lower, upper, total):
 
 
 @device_function
+def row_best_end(x, c, lower, upper, total, lam, lo, hi):
+    """Return whichever of `lam` and the finite ends of the bracket comes nearest to the total."""
+    best = lam
+    least = np.inf
+    for end in (lam, lo, hi):
+        if abs(end) < np.inf:
+            level = 0.0
+            for j in range(x.shape[0]):
+                level += c[j] * min(max(x[j] - end * c[j], lower[j]), upper[j])
+            if abs(level - total) < least:
+                least = abs(level - total)
+                best = end
+    return best
+
+
+@device_function
 def row_root(x, c, lower, upper, total, lam, lo, hi):
     """Return (lambda, passes, verdict) with S(lambda) = total, started at `lam` in (lo, hi)."""
     for passes in range(1, 8 * x.shape[0] + 100):
@@ -154,10 +170,13 @@ def row_root(x, c, lower, upper, total, lam, lo, hi):
             level, slope = row_relaxed(x, c, lower, upper, lo, hi)
             if slope <= 0.0:
                 # No entry can move on: an end of the range of S, or as near as rounding lets us.
+                lam = row_best_end(x, c, lower, upper, total, lam, lo, hi)
                 return lam, passes, row_reach(c, lower, upper, total)
             new = (level - total) / slope
             if not (lo < new < hi):
-                # The bracket is as narrow as rounding lets it be.
+                # The bracket is as narrow as rounding lets it be, or one of its ends is the root:
+                # at an end of the range of S its sign is that of a rounding error.
+                lam = row_best_end(x, c, lower, upper, total, lam, lo, hi)
                 return lam, passes, ROOT_FOUND
         lam = new
     return lam, passes, ROOT_STEPS
@@ -175,20 +194,26 @@ def bounds_are_in_order(lower, upper):
 
 
 @device_function
-def nearest_release(t, w, lower, upper):
-    """Return (step, j): the smallest |step| of lambda that brings a held entry to its bound."""
-    best = np.inf
-    step = 0.0
-    which = -1
-    for j in range(t.shape[0]):
+def nearest_release(x, w, held, lam):
+    """Return (lambda, j): the breakpoint next to `lam` where an entry leaves the bound held_j."""
+    # From the breakpoints themselves, not as a step from `lam`: that may be so large that all that
+    # counts is lost in the difference.
+    below = -np.inf
+    above = np.inf
+    last = -1
+    first = -1
+    for j in range(x.shape[0]):
         if w[j] != 0.0:
-            over = t[j] - min(max(t[j], lower[j]), upper[j])
-            move = over / w[j]
-            if abs(move) < best:
-                best = abs(move)
-                step = move
-                which = j
-    return step, which
+            at = (x[j] - held[j]) / w[j]
+            if below < at <= lam:
+                below = at
+                last = j
+            if lam <= at < above:
+                above = at
+                first = j
+    if first < 0 or (last >= 0 and lam - below <= above - lam):
+        return below, last
+    return above, first
 
 
 @device_function
@@ -276,15 +301,16 @@ def row_finish(
     steepest = largest(w)
     pushing = equality or lam * steepest > ROUNDING * reach
     if pushing and slope == 0.0:
-        step, released = nearest_release(y, w, lower, upper)
-        if not equality and lam + step <= 0.0:
+        new, released = nearest_release(x, w, value, lam)
+        if not equality and new <= 0.0:
             # The row itself loses its multiplier first.
-            step = -lam
+            new = 0.0
             released = -1
             pushing = False
-        for j in range(n):
-            y[j] -= step * w[j]
-        lam += step
+        if released >= 0 or not pushing:
+            lam = new
+            for j in range(n):
+                y[j] = x[j] - lam * w[j]
         if released >= 0:
             y[released] = value[released]
     if not pushing:
