@@ -197,3 +197,17 @@ def test_the_choice_depends_on_the_set_alone():
     assert chosen(200, 20, 200) == "dual active set"
     assert chosen(40, 2, 100, density=0.05) == "bounds eliminated"
     assert chosen(20, 5, 200, bounds=False) == "dual active set"
+
+
+def test_a_point_whose_multipliers_are_lost_is_refused():
+    # The row's other entries are noise beside the first, whose bound the row repeats: found by
+    # fuzzing, where the multiplier of the row was dropped and the point returned as solved.
+    row = np.zeros(12)
+    row[:3] = [2.0, -5.0994e-14, 1.0352e-14]
+    lower, upper = np.full(12, -np.inf), np.full(12, np.inf)
+    lower[0], upper[0] = -2.0, 1.0
+    C = hsref.Polyhedron(row[None], [-4.0], lower=lower, upper=upper)
+    x = np.zeros(12)
+    x[:3] = [-2.0, -1.0, 2.0]
+    with pytest.raises(hsref.NotSolvedError, match="SINGULAR"):
+        hsref.projection(x, C)

@@ -249,9 +249,6 @@ def stationary(k, force, work, iwork, lay, reduced, coord_inv, basis):
     """
     y0, y, z = work[lay[Y0] : lay[Y]], work[lay[Y] : lay[Z]], work[lay[Z] : lay[INNER]]
     nu = work[lay[NU] : lay[SIGN]]
-    reach = force
-    for a in range(k):
-        reach += abs(nu[a])
     for j in range(y.shape[0]):
         z[j] = y0[j]
     subtract_working(
@@ -260,7 +257,7 @@ def stationary(k, force, work, iwork, lay, reduced, coord_inv, basis):
         work[lay[INNER] : lay[RHS_EQ]],
     )  # fmt: skip
     for j in range(y.shape[0]):
-        if not (abs(z[j] - y[j]) <= GIVE_UP_TOL * reach):
+        if not (abs(z[j] - y[j]) <= GIVE_UP_TOL * force):
             return 0
     return 1
 

@@ -44,6 +44,7 @@ from .._codes import (
     MASK_SUPPORT,
     MASK_WORKING,
     PRIMAL_INFEASIBLE,
+    SINGULAR,
     SOLVED,
     SUPPORT_LOWER,
     SUPPORT_UPPER,
@@ -54,7 +55,7 @@ from .._jit import device_function
 from .activity import count_active, mark_bounds, mark_row
 from .basic_multipliers import make_basic
 from .contradiction import CONSISTENT_TOL, implied_contradiction
-from .dual_finish import EPS, finish
+from .dual_finish import EPS, GIVE_UP_TOL, finish
 from .dual_newton import CONVERGED, EMPTY, newton, sweep
 from .free_rows import factor_rows
 from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
@@ -82,6 +83,8 @@ from .sparse_rows import (
     T,
     W,
     Y,
+    Z,
+    add_rows,
     normal_matrix,
 )
 
@@ -94,6 +97,33 @@ def crossed(lay, work):
         if low[j] - high[j] > CONSISTENT_TOL * (abs(low[j]) + abs(high[j])):
             return 1
     return 0
+
+
+@device_function
+def stationary(x, x_size, lay, shared, work, iwork):
+    """Return 1 if y is what the multipliers make of x, within GIVE_UP_TOL, else 0; scratch w.
+
+    Rows that are dependent but for noise can lose the multipliers they carried.
+    """
+    z, y = work[lay[W] : lay[Z]], work[lay[Y] : lay[W]]
+    low, high = work[lay[LOW] : lay[HIGH]], work[lay[HIGH] : lay[CERTIFICATE]]
+    state = iwork[lay[STATE] : lay[INTS]]
+    force = x_size
+    for j in range(z.shape[0]):
+        z[j] = x[j]
+        force = max(force, abs(y[j]))
+    add_rows(-1.0, work[lay[NU] : lay[GRAD]], shared, z)
+    for j in range(z.shape[0]):
+        push = z[j] - y[j]
+        off = abs(push)
+        if state[j] != 0 and low[j] >= high[j]:
+            off = 0.0
+        elif state[j] != 0:
+            off = -push if state[j] > 0 else push
+        # Written so that NaN fails.
+        if not (off <= GIVE_UP_TOL * force):
+            return 0
+    return 1
 
 
 @device_function
@@ -148,7 +178,10 @@ def eliminated_project(x, data, shared, active_tol, y, code, dual, info, margin,
                     changed = make_basic(k, left, lay, shared, work, iwork)
                     write_codes(x_size, active_tol, code, dual, info, margin, data, shared, work,
                                 iwork)  # fmt: skip
-                    write_tape(k, changed, code, info, shared, work, iwork)
+                    if stationary(x, x_size, lay, shared, work, iwork) == 0:
+                        status = SINGULAR
+                    else:
+                        write_tape(k, changed, code, info, shared, work, iwork)
         info[INFO_STEPS] = steps
     if status == PRIMAL_INFEASIBLE:
         # The certificate lies behind the place of the tape, so a forward copy is safe.
