@@ -160,6 +160,7 @@ NAMES = {
     "projection": ("projection", BLUE),
     "softmax": ("softmax", GREY),
     "softmax_penalty": ("softmax + penalty", ORANGE),
+    "linsat": ("LinSAT-style layer", RED),
     "train_then_project": ("softmax, projected when used", GREEN),
     "equal_weight": ("equal weight", PURPLE),
     "mean_variance": ("mean–variance", SKY),
@@ -228,7 +229,8 @@ arms = report["arms"]
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained", sharey=True)
 labels = []
-for row, (arm, (name, colour)) in enumerate(reversed(NAMES.items())):
+reported = {arm: NAMES[arm] for arm in NAMES if arm in arms}
+for row, (arm, (name, colour)) in enumerate(reversed(reported.items())):
     test = arms[arm]["test"]
     axes[0].plot(test["sharpe"], row, "D", color=colour, ms=8)
     for seed in arms[arm]["seeds"]:
@@ -247,7 +249,7 @@ plt.show()
 exact = ("projection", "train_then_project")
 assert all(arms[arm]["test"]["violation"] <= 1e-12 for arm in exact)
 assert arms["softmax"]["test"]["violation"] > 0.01
-best = max(portfolio.ARMS, key=lambda arm: arms[arm]["test"]["sharpe"])
+best = max(reported, key=lambda arm: arms[arm]["test"]["sharpe"])
 print(f"\nhighest test Sharpe ratio: {NAMES[best][0]}")
 
 # %% [markdown]

@@ -209,8 +209,7 @@ ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
 rate = np.array(measured["projection"])
 slope = np.polyfit(np.log(sizes[2:]), np.log(rate[2:] * sizes[2:]), 1)[0]
-print(f"time ~ n^{slope:.2f}")
-assert 0.5 < slope < 1.6
+print(f"time ~ n^{slope:.2f}")  # a clock is no proof: nothing is asserted about it
 
 # %% [markdown]
 # **Against the batch.** A call from Python costs some microseconds: arguments are checked, a record
@@ -230,7 +229,7 @@ ax.loglog(batches, 1e6 * np.array(per_sample), "o-", color=BLUE)
 ax.set(xlabel="samples a call", ylabel="microseconds a sample")
 ax.set_title("General polyhedron, n = 20, 30 rows:\none call for many samples")
 plt.show()
-assert per_sample[-1] < per_sample[0]
+print(f"{batches[-1]} samples a call: {per_sample[0] / per_sample[-1]:.0f} times cheaper each")
 
 # %% [markdown]
 # **Once.** The first call of a set compiles its routine (a general polyhedron: half a minute to a
@@ -238,8 +237,8 @@ assert per_sample[-1] < per_sample[0]
 # login node.
 #
 # **Choose the set that fits.** The same constraints as a special set and as general rows: same
-# point, other cost. Steps tell: the special set makes a few passes, the general one works row by
-# row.
+# point, other cost. The special set makes a few passes over the point; the general method has its
+# rows, its factor and its certificate to keep.
 
 # %%
 n = 60
@@ -248,9 +247,8 @@ x = rng.normal(size=(200, n))
 a, b = hsref.projection(x, special), hsref.projection(x, general)
 assert np.abs(a.y - b.y).max() < 1e-13
 times = [best(hsref.project, x, C, n_threads=1) for C in (special, general)]
-print(f"passes: {a.steps.mean():.1f};  steps of the general solver: {b.steps.mean():.0f}")
-assert times[0] < times[1]
-assert a.steps.mean() < b.steps.mean()
+print(f"{a.method}, {a.steps.mean():.1f} passes; {b.method}, {b.steps.mean():.1f} steps")
+print(f"the general set takes {times[1] / times[0]:.1f} times as long")
 
 # %% [markdown]
 # ## Exercises
