@@ -30,6 +30,7 @@ from ._codes import (
     INFO_TAPE_FLOATS,
     INFO_TAPE_INTS,
     NONFINITE,
+    SINGULAR,
     SOLVED,
 )
 from ._jit import DeviceFunction, device_function, specialise
@@ -94,9 +95,14 @@ def project_batch(
             work, iwork,
         )  # fmt: skip
         if status[i] == SOLVED:
+            check = 0.0
             for j in range(n):
                 y[i, j] = yw[j]
-        else:
+                check += 0.0 * y[i, j]
+            if not (check == 0.0):
+                # Something overflowed on the way, or does so in the precision of x.
+                status[i] = SINGULAR
+        if status[i] != SOLVED:
             for j in range(n):
                 y[i, j] = np.nan
         if keep == 1:

@@ -652,3 +652,14 @@ def test_weights_of_very_different_size_keep_the_multiplier():
     p = hsref.projection(np.array([[0.5, 1.0, -1.0, 2.0], [3.0, -2.0, 3.0, 3.0]]), C)
     assert np.array_equal(p.y[:, :3], np.broadcast_to([-2.0, 3.0, -2.0], (2, 3)))
     assert max(np.max(r) for r in p.residuals) <= 1e-12
+
+
+def test_what_overflows_is_refused():
+    with pytest.raises(ValueError, match="at least"):
+        Scaled(Simplex(3), 5e-324)
+    # The point inside is 1e8 / 1e-305: it overflows, and must not come back as a number.
+    with pytest.raises(hsref.NotSolvedError, match="SINGULAR"):
+        hsref.project(np.array([1e8, 1.0, 3.0]), Scaled(Simplex(3), 1e-305))
+    # Where the answer is x itself it is right all the same.
+    C = Scaled(hsref.Box(-1.0, np.inf, n=2), 1e-305)
+    assert np.array_equal(hsref.project(np.array([1e8, 1.0]), C), [1e8, 1.0])

@@ -17,6 +17,7 @@ from .._codes import (
     INFO_TAPE_FLOATS,
     INFO_TAPE_INTS,
     NONFINITE,
+    SINGULAR,
     SOLVED,
 )
 from .compat import cuda
@@ -63,9 +64,14 @@ def project_grid(
             dual[k], info[k], margin[k], work[:, thread], iwork[:, thread],
         )  # fmt: skip
         if status[i] == SOLVED:
+            check = 0.0
             for j in range(n):
                 y[i, j] = yw[j, thread]
-        else:
+                check += 0.0 * y[i, j]
+            if not (check == 0.0):
+                # Something overflowed on the way, or does so in the precision of x.
+                status[i] = SINGULAR
+        if status[i] != SOLVED:
             flag[0] = FAILED
             for j in range(n):
                 y[i, j] = np.nan

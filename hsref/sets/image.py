@@ -277,10 +277,13 @@ class Scaled(_Image):
         return f"Scaled({self.inner!r}, factor={self.factor:g})"
 
     def _check_own(self, value: np.ndarray) -> None:
-        good = (value > 0.0) & np.isfinite(value)
+        # Below the normal numbers its reciprocal would overflow.
+        good = (value >= np.finfo(np.float64).tiny) & np.isfinite(value)
         if not good.all():
             wrong = float(value[~good][0])
-            raise ValueError(f"factor must be a positive finite number; got {wrong:g}.")
+            raise ValueError(
+                f"factor must be a positive finite number of at least 2.3e-308; got {wrong:g}."
+            )
 
     def _map(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         factor = np.asarray(data.get("factor", self.factor), dtype=np.float64)[..., None]
