@@ -1,10 +1,11 @@
-"""The one place that knows Numba: device functions, their compiled twins, the cache policy.
+"""Device functions, their compiled twins, the cache policy.
 
 A *device function* is a plain Python routine over scalars and caller-owned arrays that works on
 one point. It is written once. :func:`device_function` merely remembers it; a compiled twin for a
 target (the CPU here, CUDA in :mod:`hsref._cuda`) is built when first needed, by giving the same
 code object a new set of globals in which every device function it calls is replaced by that
-callee's twin for the same target. Importing a set therefore imports no compiler.
+callee's twin for the same target. Importing a set therefore imports no compiler. How the twins of
+the CPU are put together to machine code is in :mod:`hsref._linking`.
 
 Cache. Numba keys its disk cache on the file that defines a function, so an edit to a callee in
 another file would go unseen. Here the name under which a twin is cached carries a digest of
@@ -25,6 +26,9 @@ from typing import Any
 
 FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
 """LLVM flags that allow vectorised sums; NaN and infinity keep their meaning."""
+
+LINKING = 1
+"""Raise it when a change to :mod:`hsref._linking` changes machine code: the cache must notice."""
 
 CALLEE = "cpu callee"
 """Target of twins for the CPU that Python never calls."""
@@ -118,7 +122,7 @@ def digest(function: DeviceFunction) -> str:
     """Return twelve hexadecimal digits that change whenever the function's meaning can change."""
     known = function.__dict__.get("_digest")
     if known is None:
-        state = hashlib.sha256(repr(sorted(FASTMATH)).encode())
+        state = hashlib.sha256(repr((LINKING, sorted(FASTMATH))).encode())
         _feed(state, function, set())
         known = state.hexdigest()[:12]
         function.__dict__["_digest"] = known
@@ -159,15 +163,18 @@ def _callee(value: DeviceFunction, target: str, compiler: Callable[..., Any]) ->
 
 
 def _compile_callee(py_func: types.FunctionType) -> Any:
-    # The wrappers that unpack Python's arguments cost a sixth of the time a solver compiles.
+    # No wrapper for Python marks a part, see `_linking`.
     return _compile_cpu(py_func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _compile_cpu(py_func: types.FunctionType, **more: bool) -> Any:
     import numba
 
+    from ._linking import WholeProgramCompiler
+
     options: dict[str, Any] = {
-        "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), **more,
+        "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH),
+        "pipeline_class": WholeProgramCompiler, **more,
     }  # fmt: skip
     if os.environ.get("HSREF_DISABLE_CACHE"):
         return numba.njit(**options)(py_func)
