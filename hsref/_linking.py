@@ -55,7 +55,7 @@ class PartLibrary(JITCodeLibrary):
     def _define_environments(self) -> None:
         # Numba writes the address of a function's environment (its globals, needed to raise errors)
         # into a global variable, which it looks for in machine code: supply that variable alone.
-        engine = self._codegen._engine
+        engine: Any = self._codegen._engine
         missing = [
             str(variable)
             for variable in self._final_module.global_variables
