@@ -41,7 +41,8 @@ import numpy as np
 
 from .._common import over_seeds, versions
 from .._training import Progress, Task, best_rate, sweep
-from .config import ARMS, TRAINED, PortfolioConfig, Problem, make_problem
+from .config import ARMS, TRAINED, PortfolioConfig
+from .problem import Problem, make_problem
 from .prices import Prices, load_prices, prices_from_frame
 from .windows import disjoint
 

@@ -1,35 +1,49 @@
-"""The settings of a portfolio run and the checked problem they lead to."""
+"""The settings of a portfolio run: arms, training runs, configuration."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass
 
 from .._common import InputError, check_inside, check_runs, check_whole
-from .prices import Prices
-from .windows import Examples, Scaler, Split, make_examples, split_windows
-
-DEFAULT_GROUP = ("AAPL", "AMD", "MSFT")
-"""The technology stocks of the default prices."""
-
-ARMS = (
-    "projection",
-    "softmax",
-    "softmax_penalty",
-    "linsat",
-    "train_then_project",
-    "equal_weight",
-    "mean_variance",
-)
-"""All arms, in the order of the report."""
+from .._training import Task
 
 TRAINED = ("projection", "softmax", "softmax_penalty", "linsat")
-"""The arms whose networks are trained; ``train_then_project`` reuses the network of ``softmax``."""
+"""The arms whose networks are trained under a covering constraint.
+
+Under a turnover bound ``scaled_trade`` takes the place of ``linsat``.
+"""
+
+STUDY = "study"
+"""The stage of runs that vary the temperature and the initial scale of projection."""
+
+
+@dataclass(frozen=True)
+class PortfolioTask(Task):
+    """One training run of this application.
+
+    Attributes
+    ----------
+    penalty : float
+        Price of one unit of shortfall in the loss, for the arm ``softmax_penalty``.
+    temperature, scale : float
+        Of the arm ``projection``: of its scores, in units of the number of stocks, and of the
+        initial weights of its last layer.
+    """
+
+    penalty: float = 0.0
+    temperature: float = 1.0
+    scale: float = 1.0
+
+
+def arms_of(trained: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all arms, in the order of the report; those that learn nothing come last."""
+    return (*trained, "train_then_project", "equal_weight", "mean_variance")
+
+
+ARMS = arms_of(TRAINED)
+"""All arms under a covering constraint; ``train_then_project`` reuses the network of ``softmax``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +59,11 @@ class PortfolioConfig:
         Smallest total weight of the group, in [0, 1].
     cap : float or None
         Largest weight of a single stock, in (0, 1].
+    sector_cap : float or None
+        Largest weight of a sector, in (0, 1], not counting its stocks in the preferred group.
+    turnover : float or None
+        Largest ‖w − w_prev‖₁, in (0, 2], where w_prev was bought `past` days before in equal
+        parts. It is a mandate of its own: group, share and caps do not apply.
     past, future : int
         Days read and days scored.
     stride : int
@@ -64,7 +83,10 @@ class PortfolioConfig:
     pool : int
         Days summed into one input of the network; divides `past`.
     penalty : float
-        Price of one unit of shortfall in the arm ``softmax_penalty``.
+        Price of one unit of shortfall when learning rates and prices of ``softmax_penalty`` are
+        chosen.
+    penalties : tuple of float
+        Prices that this arm may train with; the best one is chosen together with its step.
     iterations : int
         Of the arm ``linsat``.
     forecast_weight : float
@@ -73,11 +95,17 @@ class PortfolioConfig:
         Annual rate r_f.
     epsilon : float
         Added to the annual variance under the root.
+    study : bool
+        Whether to train projection with other temperatures and initial scales, too.
+    temperatures, scales, study_seeds : tuple
+        Of those runs.
     """
 
     group: tuple[str, ...] | None = None
     at_least: float = 0.5
     cap: float | None = None
+    sector_cap: float | None = None
+    turnover: float | None = None
     past: int = 120
     future: int = 120
     stride: int = 1
@@ -91,10 +119,15 @@ class PortfolioConfig:
     hidden: tuple[int, ...] = (32,)
     pool: int = 5
     penalty: float = 10.0
+    penalties: tuple[float, ...] = (1.0, 10.0, 100.0)
     iterations: int = 20
     forecast_weight: float = 1.0
     risk_free: float = 0.03
     epsilon: float = 1e-8
+    study: bool = False
+    temperatures: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    scales: tuple[float, ...] = (1.0, 10.0, 100.0)
+    study_seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -108,8 +141,17 @@ class PortfolioConfig:
         ):
             check_whole(name, getattr(self, name), least)
         check_inside("at_least", self.at_least, 0.0, 1.0)
-        if self.cap is not None:
-            check_inside("cap", self.cap, 0.0, 1.0, open_below=True)
+        for name, most in (("cap", 1.0), ("sector_cap", 1.0), ("turnover", 2.0)):
+            if getattr(self, name) is not None:
+                check_inside(name, getattr(self, name), 0.0, most, open_below=True)
+        if self.turnover is not None and (self.group, self.cap, self.sector_cap) != (None,) * 3:
+            raise InputError(
+                "a turnover bound is a mandate of its own; leave out the group and the caps."
+            )
+        for name in ("penalties", "temperatures", "scales"):
+            values = getattr(self, name)
+            if not values or any(not (0.0 < value < math.inf) for value in values):
+                raise InputError(f"{name} must hold positive numbers; got {values}.")
         for name in ("train_fraction", "validation_fraction"):
             check_inside(name, getattr(self, name), 0.0, 1.0, open_below=True, open_above=True)
         for name in ("penalty", "forecast_weight", "epsilon"):
@@ -129,177 +171,14 @@ class PortfolioConfig:
             seeds=self.seeds[:2],
             tuning_seeds=self.tuning_seeds[:1],
             learning_rates=self.learning_rates[-2:],
+            penalties=self.penalties[-2:-1] or self.penalties,
+            study_seeds=self.study_seeds[:1],
             stride=5 * self.stride,
         )
 
+    def wide(self) -> PortfolioConfig:
+        """Return the same protocol for hundreds of stocks: coarser inputs, fewer windows a step.
 
-@dataclass(frozen=True)
-class Problem:
-    """A configuration together with checked returns; what a training run needs to know.
-
-    Attributes
-    ----------
-    config : PortfolioConfig
-    returns : ndarray, shape (days, n)
-        Simple daily returns. ``returns[d]`` belongs to ``dates[d]``.
-    dates : tuple of str
-    tickers : tuple of str
-    source : str
-    group : tuple of int
-        Columns of the preferred group.
-    split, tuning_split : Split
-        Training against test days; fitting against validation days.
-    key : str
-        Digest of all of the above, by which problems compare and hash.
-    """
-
-    config: PortfolioConfig = field(compare=False)
-    returns: np.ndarray = field(compare=False, repr=False)
-    dates: tuple[str, ...] = field(compare=False, repr=False)
-    tickers: tuple[str, ...] = field(compare=False)
-    source: str = field(compare=False)
-    group: tuple[int, ...] = field(compare=False)
-    split: Split = field(compare=False, repr=False)
-    tuning_split: Split = field(compare=False, repr=False)
-    key: str
-
-    @property
-    def n(self) -> int:
-        """Number of stocks."""
-        return len(self.tickers)
-
-    @property
-    def group_mask(self) -> np.ndarray:
-        """Return which stocks belong to the group, bool, shape (n,)."""
-        mask = np.zeros(self.n, dtype=bool)
-        mask[list(self.group)] = True
-        return mask
-
-    def constraints(self) -> Any:
-        """Return {w ≥ 0, Σw = 1, Σ_S w ≥ at_least, w ≤ cap} as a :class:`hsref.GroupBudget`."""
-        import hsref
-
-        return hsref.GroupBudget(
-            self.n,
-            np.where(self.group_mask, 0, -1),
-            lower=[self.config.at_least],
-            upper=[np.inf],
-            cap=self.config.cap,
-        )
-
-    def examples(self, stage: str) -> tuple[Examples, Examples]:
-        """Return the windows to fit and those to score, for the stage ``"tune"`` or ``"final"``.
-
-        Inputs are scaled by the days before the stage's own boundary only.
+        Windows a day apart share all days but one, so one in four loses little.
         """
-        split = self.tuning_split if stage == "tune" else self.split
-        scaler = Scaler.fit(self.returns[: split.boundary])
-        config = self.config
-        left, right = (
-            make_examples(self.returns, starts, config.past, config.future, config.pool, scaler)
-            for starts in (split.left, split.right)
-        )
-        return left, right
-
-
-def make_problem(config: PortfolioConfig, prices: Prices) -> Problem:
-    """Check that `prices` and `config` go together.
-
-    Parameters
-    ----------
-    config : PortfolioConfig
-    prices : Prices
-
-    Returns
-    -------
-    Problem
-
-    Raises
-    ------
-    InputError
-        For an unknown ticker in the group, constraints that no portfolio meets, or a history too
-        short for one window of training, validation and test each.
-    """
-    group = _group(config, prices.tickers)
-    n, inside = len(prices.tickers), len(group)
-    if config.cap is not None:
-        # round-off must not refuse cap = 1/n, the one portfolio that meets it
-        if config.cap * n < 1.0 - 1e-12:
-            raise InputError(
-                f"no portfolio meets the constraints: {n} stocks capped at {config.cap:g} hold at "
-                f"most {config.cap * n:g}, not 1."
-            )
-        if config.cap * inside < config.at_least - 1e-12:
-            raise InputError(
-                f"no portfolio meets the constraints: the {inside} stocks of the group capped at "
-                f"{config.cap:g} hold at most {config.cap * inside:g}, not {config.at_least:g}."
-            )
-
-    returns = prices.returns()
-    days = len(returns)
-    split, tuning = _splits(config, days)
-    for name, starts in (
-        ("training", tuning.left),
-        ("validation", tuning.right),
-        ("test", split.right),
-    ):
-        if starts.size == 0:
-            need = _shortest_history(config)
-            raise InputError(
-                f"{prices.source} has {days + 1} days of prices, too few for a {name} window of "
-                f"{config.past} + {config.future} days; at least {need} are needed."
-            )
-    flat = np.flatnonzero(returns[: tuning.boundary].std(axis=0) == 0.0)
-    if flat.size:
-        raise InputError(
-            f"the price of {prices.tickers[int(flat[0])]} never changes during the training days "
-            f"(to {prices.dates[tuning.boundary]}); leave it out."
-        )
-    digest = hashlib.sha256(repr((config, prices.tickers, prices.dates, group)).encode())
-    digest.update(np.ascontiguousarray(returns).tobytes())
-    return Problem(
-        config,
-        returns,
-        prices.dates[1:],
-        prices.tickers,
-        prices.source,
-        group,
-        split,
-        tuning,
-        digest.hexdigest(),
-    )
-
-
-def _group(config: PortfolioConfig, tickers: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the columns of the preferred group."""
-    if config.group is None:
-        names: tuple[str, ...] = DEFAULT_GROUP
-        if not set(names) <= set(tickers):
-            names = tickers[: max(1, len(tickers) // 4)]
-    else:
-        names = config.group
-    if not names:
-        raise InputError("the preferred group is empty; name at least one ticker.")
-    for name in names:
-        if name not in tickers:
-            shown = ", ".join(tickers[:30]) + (", ..." if len(tickers) > 30 else "")
-            raise InputError(f"the group names {name}, which is not among the tickers {shown}.")
-    return tuple(sorted({tickers.index(name) for name in names}))
-
-
-def _splits(config: PortfolioConfig, days: int) -> tuple[Split, Split]:
-    """Return the split into training and test, and that of the training days for tuning."""
-    past, future, step = config.past, config.future, config.stride
-    split = split_windows(days, past, future, config.train_fraction)
-    tuning = split_windows(split.boundary, past, future, 1.0 - config.validation_fraction)
-    return split.thinned(step), tuning.thinned(step)
-
-
-def _shortest_history(config: PortfolioConfig) -> int:
-    """Return the smallest number of days of prices that leaves a window for every use."""
-    days = config.past + config.future
-    while True:
-        split, tuning = _splits(config, days)
-        if tuning.left.size and tuning.right.size and split.right.size:
-            return days + 1
-        days += 1
+        return dataclasses.replace(self, pool=20, stride=4, batch_size=128, epochs=20)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._common import InputError, need
+from .sectors import default_sectors
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Prices:
         Days as ``YYYY-MM-DD``, increasing.
     source : str
         Where they come from, for the report.
+    sectors : tuple of str or None
+        The sector of each stock, where known.
+    favoured : tuple of str or None
+        Tickers of the preferred group where none is asked for; None for the usual default.
     """
 
     values: np.ndarray
     tickers: tuple[str, ...]
     dates: tuple[str, ...]
     source: str
+    sectors: tuple[str, ...] | None = None
+    favoured: tuple[str, ...] | None = None
 
     def returns(self) -> np.ndarray:
         """Return simple daily returns, shape (days − 1, n): ``price[t+1] / price[t] − 1``."""
@@ -143,7 +150,8 @@ def prices_from_frame(frame: Any, source: str = "a table of prices") -> Prices:
     _check_entries(frame.iloc[order].to_numpy(dtype=object), numbers, tickers, days, source)
     values = np.ascontiguousarray(numbers)
     values.setflags(write=False)
-    return Prices(values, tuple(tickers), tuple(days), source)
+    names = tuple(tickers)
+    return Prices(values, names, tuple(days), source, default_sectors(names))
 
 
 def _dates(pandas: Any, index: Any) -> Any:

@@ -2,11 +2,13 @@ r"""References that learn nothing: equal weight and constrained mean–variance.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._common import need
-from .config import Problem
-from .windows import moments
+from .problem import Problem
+from .windows import DAYS_A_YEAR
 
 
 def equal_weight(problem: Problem, starts: np.ndarray) -> np.ndarray:
@@ -46,44 +48,55 @@ def mean_variance(problem: Problem, starts: np.ndarray) -> np.ndarray:
     window, solved by the interior-point method Clarabel. Where no portfolio in C had a positive
     excess return that program is infeasible, and the portfolio of smallest variance is taken.
     """
-    config = problem.config
-    mean, covariance = moments(problem.returns, starts - config.past, config.past)
-    return np.array(
-        [_largest_ratio(problem, mean[k], covariance[k]) for k in range(len(starts))]
-    ).reshape(len(starts), problem.n)
+    return np.array([_largest_ratio(problem, int(start)) for start in starts]).reshape(
+        len(starts), problem.n
+    )
 
 
-def _largest_ratio(problem: Problem, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def _largest_ratio(problem: Problem, start: int) -> np.ndarray:
     """Return the portfolio of one window, shape (n,)."""
-    n, config, mask = problem.n, problem.config, problem.group_mask * 1.0
-    rows = [-np.eye(n), (config.at_least - mask)[None, :]]  # homogeneous: holds for every scale
-    if config.cap is not None:
-        rows.append(np.eye(n) - config.cap)
-    inequalities = np.vstack(rows)
-    excess = mean - config.risk_free
-    solution = _quadratic(covariance, excess, inequalities)
+    config = problem.config
+    days = problem.returns[start - config.past : start]
+    mean = days.mean(axis=0)
+    # a square root of the covariance with as few rows as it has rank
+    root = np.linalg.qr(days - mean, mode="r") * np.sqrt(DAYS_A_YEAR / (config.past - 1))
+    cone = problem.mandate.cone(start)
+    solution = _quadratic(root, DAYS_A_YEAR * mean - config.risk_free, cone)
     if solution is None:
-        solution = _quadratic(covariance, np.ones(n), inequalities)
+        solution = _quadratic(root, np.ones(problem.n), cone)
     if solution is None:
         raise ArithmeticError("Clarabel found no constrained portfolio of smallest variance.")
     return solution / solution.sum()
 
 
-def _quadratic(matrix: np.ndarray, row: np.ndarray, inequalities: np.ndarray) -> np.ndarray | None:
-    """Return argmin yᵀ matrix y over {row·y = 1, inequalities y ≤ 0}, or None if there is none."""
+def _quadratic(root: np.ndarray, row: np.ndarray, cone: tuple[Any, Any]) -> np.ndarray | None:
+    """Return argmin |root y|² over {row·y = 1, A y + B u ≤ 0 for a u}, None if there is none."""
     clarabel, sparse = need("clarabel"), need("scipy.sparse")
+    A, B = cone
+    rank, n = root.shape
+    more = B.shape[1]
     # a common factor of the objective changes nothing but the solver's idea of small
-    scale = float(np.trace(matrix)) / len(matrix)
+    scaled = root / np.sqrt(np.sum(root**2) / n)
     settings = clarabel.DefaultSettings()
     settings.verbose = False
+    # variables y, u and z = root y
+    objective = sparse.diags_array(np.concatenate([np.zeros(n + more), np.ones(rank)]))
+    equal = sparse.block_array(
+        [
+            [sparse.csr_array(row[None, :]), sparse.csr_array((1, more)), None],
+            [sparse.csr_array(scaled), None, -sparse.eye_array(rank)],
+        ]
+    )
+    limits = sparse.hstack([A, B, sparse.csr_array((A.shape[0], rank))])
+    count = limits.shape[0]
     solver = clarabel.DefaultSolver(
-        sparse.csc_matrix(np.triu(matrix / scale)),
-        np.zeros(len(matrix)),
-        sparse.csc_matrix(np.vstack([row[None, :], inequalities])),
-        np.concatenate([[1.0], np.zeros(len(inequalities))]),
-        [clarabel.ZeroConeT(1), clarabel.NonnegativeConeT(len(inequalities))],
+        sparse.csc_matrix(objective),
+        np.zeros(n + more + rank),
+        sparse.csc_matrix(sparse.vstack([equal, limits])),
+        np.concatenate([[1.0], np.zeros(rank + count)]),
+        [clarabel.ZeroConeT(1 + rank), clarabel.NonnegativeConeT(count)],
         settings,
     )
     answer = solver.solve()
     solved = str(answer.status) in ("Solved", "AlmostSolved")
-    return np.maximum(np.asarray(answer.x), 0.0) if solved else None
+    return np.maximum(np.asarray(answer.x)[:n], 0.0) if solved else None

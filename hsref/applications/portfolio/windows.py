@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,75 +104,47 @@ class Scaler:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a network reads and what it is scored on, one row a window.
+    """What a network reads and what it is scored on, one window an entry of `starts`.
+
+    The days are kept once, for all windows; inputs are gathered when asked for.
 
     Attributes
     ----------
-    inputs : ndarray, shape (k, past // pool * n)
-        Standardised returns of the past, summed over `pool` days and divided by √pool.
-    mean : ndarray, shape (k, n)
-        Annualised mean return over the target, 252 · mean.
-    covariance : ndarray, shape (k, n, n)
-        Annualised covariance over the target, 252 · cov (divisor ``future − 1``).
+    starts : ndarray of int64, shape (k,)
+        First days of the targets.
+    market : ndarray, shape (n, days)
+        Daily returns, one row a stock.
+    pooled : ndarray, shape (days − pool + 1, n)
+        Standardised returns, summed over the `pool` days from each on and divided by √pool.
+    past, future, pool : int
+        Days in the input and in the target, and days summed into one input.
     forecast : ndarray, shape (k, n)
         What the forecast head is asked for: the target's mean daily return of each stock, in
         units of the standard deviation such a mean has when days are independent.
     """
 
-    inputs: np.ndarray
-    mean: np.ndarray
-    covariance: np.ndarray
+    starts: np.ndarray
+    market: np.ndarray
+    pooled: np.ndarray
+    past: int
+    future: int
+    pool: int
     forecast: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.inputs)
+        return len(self.starts)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """Return what a network reads, shape (k, past // pool * n)."""
+        blocks = np.arange(self.past // self.pool) * self.pool
+        rows = (self.starts - self.past)[:, None] + blocks
+        return self.pooled[rows].reshape(len(self.starts), -1)
 
     def take(self, rows: np.ndarray) -> Examples:
-        """Return the windows `rows`, copied."""
-        return Examples(
-            self.inputs[rows], self.mean[rows], self.covariance[rows], self.forecast[rows]
-        )
-
-
-def moments(returns: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return the annualised mean and covariance of the days ``t, ..., t + length − 1``.
-
-    .. math::
-
-        \mu = 252\,\bar r, \qquad
-        \Sigma = \frac{252}{h-1}\sum_{d} (r_d-\bar r)(r_d-\bar r)^\top
-
-    Parameters
-    ----------
-    returns : ndarray, shape (days, n)
-        Daily returns. Not modified.
-    starts : ndarray of int, shape (k,)
-        First days.
-    length : int
-        Days h in a window, at least 2.
-
-    Returns
-    -------
-    mean : ndarray, shape (k, n)
-    covariance : ndarray, shape (k, n, n)
-
-    Examples
-    --------
-    >>> mean, covariance = moments(np.array([[0.0], [0.02], [0.04]]), np.array([0, 1]), 2)
-    >>> (mean / DAYS_A_YEAR).round(12).tolist(), (covariance / DAYS_A_YEAR).round(12).tolist()
-    ([[0.01], [0.03]], [[[0.0002]], [[0.0002]]])
-    """
-    views = np.lib.stride_tricks.sliding_window_view(returns, length, axis=0)
-    n = returns.shape[1]
-    mean = np.empty((len(starts), n))
-    covariance = np.empty((len(starts), n, n))
-    for row, start in enumerate(starts):
-        window = views[start]  # (n, length)
-        mean[row] = window.mean(axis=1)
-        centred = window - mean[row][:, None]
-        covariance[row] = centred @ centred.T
-    return mean * DAYS_A_YEAR, covariance * (DAYS_A_YEAR / (length - 1))
+        """Return the windows `rows`."""
+        return dataclasses.replace(self, starts=self.starts[rows], forecast=self.forecast[rows])
 
 
 def make_examples(
@@ -199,8 +172,8 @@ def make_examples(
     """
     scaled = (returns - scaler.mean) / scaler.std
     pooled = np.lib.stride_tricks.sliding_window_view(scaled, pool, axis=0).sum(axis=-1)
-    blocks = np.arange(past // pool) * pool
-    inputs = pooled[(starts - past)[:, None] + blocks].reshape(len(starts), -1)
-    mean, covariance = moments(returns, starts, future)
-    forecast = (mean / DAYS_A_YEAR - scaler.mean) / scaler.std * np.sqrt(future)
-    return Examples(inputs / np.sqrt(pool), mean, covariance, forecast)
+    # sums over all earlier days, so that a mean over any window is a difference
+    before = np.concatenate([np.zeros((1, scaled.shape[1])), np.cumsum(scaled, axis=0)])
+    forecast = (before[starts + future] - before[starts]) / np.sqrt(future)
+    market = np.ascontiguousarray(returns.T)
+    return Examples(starts, market, pooled / np.sqrt(pool), past, future, pool, forecast)
