@@ -181,4 +181,4 @@ class PortfolioConfig:
 
         Windows a day apart share all days but one, so one in four loses little.
         """
-        return dataclasses.replace(self, pool=20, stride=4, batch_size=128, epochs=20)
+        return dataclasses.replace(self, pool=20, stride=4, batch_size=128, epochs=15)
