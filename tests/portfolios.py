@@ -15,6 +15,7 @@ SMALL = portfolio.PortfolioConfig(
     seeds=(0, 1),
     tuning_seeds=(7,),
     learning_rates=(1e-3, 1e-2),
+    penalties=(1.0, 10.0),
     epochs=2,
     batch_size=64,
     hidden=(8,),

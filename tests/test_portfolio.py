@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from autograd import grad
+from autograd import grad, make_vjp
 
 from hsref.applications import (
     InputError,
@@ -17,10 +17,14 @@ from hsref.applications import (
     portfolio,
 )
 from hsref.applications import _common as common
-from hsref.applications._training import Task
-from hsref.applications.portfolio import model, references, windows
-from hsref.applications.portfolio.config import make_problem
-from hsref.applications.portfolio.report import compare, report
+from hsref.applications._entropic import Sums, extended_sinkhorn
+from hsref.applications.portfolio import conic, costs, model, references, running, training
+from hsref.applications.portfolio.claims import claims, compare
+from hsref.applications.portfolio.config import STUDY, PortfolioTask
+from hsref.applications.portfolio.linsat import Families, linsat
+from hsref.applications.portfolio.problem import make_problem
+from hsref.applications.portfolio.realised import sharpe
+from hsref.applications.portfolio.report import report
 from portfolios import SMALL, frame, walk
 from tolerances import assert_close, bound
 
@@ -33,6 +37,29 @@ def prices() -> portfolio.Prices:
 @pytest.fixture(scope="module")
 def problem(prices):
     return make_problem(SMALL, prices)
+
+
+SECTORED = dataclasses.replace(SMALL, sector_cap=0.25)
+TRADING = dataclasses.replace(SMALL, group=None, turnover=0.3)
+
+
+@pytest.fixture(scope="module")
+def sectors(prices):
+    kinds = ("one", "two", "two", "one", "three", "three")
+    return make_problem(SECTORED, dataclasses.replace(prices, sectors=kinds))
+
+
+@pytest.fixture(scope="module")
+def trade(prices):
+    return make_problem(TRADING, prices)
+
+
+@pytest.fixture(scope="module")
+def mandates(problem, sectors, trade):
+    return {"budget": problem, "sectors": sectors, "trade": trade}
+
+
+KINDS = ("budget", "sectors", "trade")
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +81,25 @@ def folder(result, tmp_path_factory):
 
 
 def test_sharpe_by_hand():
+    market = np.array([[0.5, 0.001, 0.003, 0.0, 9.0], [0.5, 0.003, 0.001, 0.004, 9.0]])
     weights = np.array([[0.5, 0.5], [1.0, 0.0]])
-    mean = np.array([[0.10, 0.20], [0.08, 0.5]])
-    covariance = np.array([[[0.04, 0.01], [0.01, 0.09]], [[0.0625, 0.0], [0.0, 1.0]]])
-    # (0.15 - 0.03) / sqrt(0.25*0.04 + 0.25*0.09 + 2*0.25*0.01) and (0.08 - 0.03) / 0.25
-    wanted = np.array([0.12 / np.sqrt(0.0375), 0.2])
-    assert_close(model.sharpe(weights, mean, covariance, 0.03, 0.0), wanted, "agree")
+    # days 1 and 2: the first portfolio earns 0.002 twice, the second 0.001 and 0.003
+    found = sharpe(weights, market, np.array([1, 1]), 2, 0.03, 1e-4)
+    wanted = np.array(
+        [(252 * 0.002 - 0.03) / 0.01, (252 * 0.002 - 0.03) / np.sqrt(252 * 2e-6 + 1e-4)]
+    )
+    assert_close(found, wanted, "agree")
+
+
+def test_sharpe_is_that_of_the_sample_moments(problem):
+    _, right = problem.examples("final")
+    weights = np.random.default_rng(0).dirichlet(np.ones(problem.n), len(right))
+    found = model.earned_ratio(weights, right, problem)
+    for row in (0, len(right) - 1):
+        days = problem.returns[right.starts[row] :][: SMALL.future]
+        mean, w = 252 * days.mean(axis=0), weights[row]
+        wanted = (mean @ w - 0.03) / np.sqrt(w @ (252 * np.cov(days.T)) @ w + 1e-8)
+        assert_close(found[row], wanted, "agree")
 
 
 def test_violation_by_hand(prices):
@@ -74,7 +114,21 @@ def test_violation_by_hand(prices):
         ]
     )
     wanted = np.array([0.0, 0.1, 0.1, 0.2, 0.3])
-    assert_close(model.violation(weights, problem), wanted, "agree")
+    assert_close(problem.mandate.violation(weights, np.arange(5)), wanted, "agree")
+
+
+def test_violation_of_a_sector_cap_and_of_a_turnover_bound_by_hand(sectors, trade):
+    weights = np.array([[0.2, 0.3, 0.2, 0.1, 0.2, 0.0], [0.0, 0.25, 0.25, 0.2, 0.15, 0.15]])
+    # AA and DD hold 0.3 and 0.2, EE and FF 0.2 and 0.3; the cap is 0.25
+    assert_close(sectors.mandate.violation(weights, np.arange(2)), np.full(2, 0.05), "agree")
+    assert_close(sectors.mandate.shortfall(weights, np.arange(2)), np.full(2, 0.05), "agree")
+    starts = trade.split.right[:2]
+    held = trade.mandate.previous(starts)
+    value = np.prod(1.0 + trade.returns[starts[0] - SMALL.past : starts[0]], axis=0)
+    assert_close(held[0], value / value.sum(), "agree")
+    traded = np.abs(weights - held).sum(axis=1)
+    assert_close(trade.mandate.violation(weights, starts), traded - 0.3, "agree")
+    assert trade.mandate.violation(held, starts).max() <= bound("feasible")
 
 
 # -- references -----------------------------------------------------------------------------------
@@ -89,18 +143,18 @@ def test_mean_variance_agrees_with_skfolio(problem):
         objective_function=ObjectiveFunction.MAXIMIZE_RATIO,
         min_weights=0.0,
         risk_free_rate=0.03 / 252,
-        left_inequality=-problem.group_mask[None, :].astype(float),
+        left_inequality=-problem.mandate.group[None, :].astype(float),
         right_inequality=np.array([-0.5]),
     ).fit(past)
     ours = references.mean_variance(problem, np.array([start]))[0]
-    mean, covariance = (one[0] for one in windows.moments(past, np.array([0]), SMALL.past))
+    mean, covariance = 252 * past.mean(axis=0), 252 * np.cov(past.T)
 
     def ratio(w: np.ndarray) -> float:
         return (w @ mean - 0.03) / np.sqrt(w @ covariance @ w)
 
     # an interior-point method stops at about 1e-8; the ratio is flat around its maximum
     assert ratio(ours) >= ratio(peer.weights_) * (1 - 1e-6)
-    assert model.violation(ours[None], problem)[0] < 1e-7
+    assert problem.mandate.violation(ours[None], np.array([start]))[0] < 1e-7
 
 
 def test_mean_variance_without_a_positive_excess_return_takes_the_least_variance():
@@ -110,56 +164,85 @@ def test_mean_variance_without_a_positive_excess_return_takes_the_least_variance
     problem = make_problem(SMALL, falling)
     starts = problem.split.right[:3]
     weights = references.mean_variance(problem, starts)
-    _, covariance = windows.moments(problem.returns, starts - SMALL.past, SMALL.past)
-    assert model.violation(weights, problem).max() < 1e-7
+    assert problem.mandate.violation(weights, starts).max() < 1e-7
     rng = np.random.default_rng(0)
     others = model.hsref.project(rng.standard_normal((200, problem.n)), problem.constraints())
-    for w, sigma in zip(weights, covariance):
+    for w, start in zip(weights, starts):
+        sigma = np.cov(problem.returns[start - SMALL.past : start].T)
         variances = np.einsum("ki,ij,kj->k", others, sigma, others)
         assert w @ sigma @ w <= variances.min() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_portfolio_of_the_mandate_beats_mean_variance_on_the_past(mandates, kind):
+    problem = mandates[kind]
+    starts = problem.split.right[:6]
+    weights = references.mean_variance(problem, starts)
+    assert problem.mandate.violation(weights, starts).max() < 1e-7
+    rng = np.random.default_rng(0)
+    for w, start in zip(weights, starts):
+        days = problem.returns[start - SMALL.past : start]
+        mean, sigma = 252 * days.mean(axis=0) - 0.03, 252 * np.cov(days.T)
+        data = {name: one[0] for name, one in problem.mandate.data(np.array([start])).items()}
+        wished = w + rng.standard_normal((300, problem.n)) * 10.0 ** rng.uniform(-3, 1, (300, 1))
+        others = model.hsref.project(wished, problem.constraints(), **data)
+        earned = others @ mean
+        if (w @ mean) > 0.0:
+            ratios = earned / np.sqrt(np.einsum("ki,ij,kj->k", others, sigma, others))
+            assert w @ mean / np.sqrt(w @ sigma @ w) >= ratios.max() * (1 - 1e-5)
+        else:
+            assert earned.max() <= 1e-7
 
 
 # -- model ----------------------------------------------------------------------------------------
 
 
-def test_every_arm_starts_from_the_same_network(problem):
-    nets = {arm: model.Model(problem, arm) for arm in portfolio.TRAINED}
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_arm_starts_from_the_same_network_near_one_portfolio(mandates, kind):
+    problem = mandates[kind]
+    left, _ = problem.examples("final")
+    rows = left.take(np.arange(3))
+    nets = {arm: model.Model(problem, arm) for arm in problem.trained}
     params = {arm: net.init(3) for arm, net in nets.items()}
-    for arm in portfolio.TRAINED[1:]:
-        for part in ("trunk", "forecast"):
+    anchor = np.broadcast_to(problem.mandate.anchor(rows.starts), (3, problem.n))
+    for arm, net in nets.items():
+        for part in params[arm]:
             for ours, theirs in zip(params["projection"][part], params[arm][part]):
                 np.testing.assert_array_equal(ours["W"], theirs["W"])
-        np.testing.assert_array_equal(
-            params["projection"]["portfolio"][0]["W"], params[arm]["portfolio"][0]["W"]
-        )
+                np.testing.assert_array_equal(ours["b"], theirs["b"])
+        if arm in ("projection", "softmax_penalty", "scaled_trade"):
+            weights = net.output(np.zeros((3, problem.n)), rows.starts)
+            assert_close(weights, anchor, "agree")
 
 
 @pytest.mark.parametrize("cap", [None, 0.35, 0.25])
-def test_training_starts_in_the_relative_interior(prices, cap):
-    problem = make_problem(dataclasses.replace(SMALL, cap=cap), prices)
-    net = model.Model(problem, "projection")
+@pytest.mark.parametrize("sector_cap", [None, 0.3])
+def test_training_starts_in_the_relative_interior(sectors, prices, cap, sector_cap):
+    config = dataclasses.replace(SMALL, cap=cap, sector_cap=sector_cap)
+    kinds = ("one", "two", "two", "one", "three", "three")
+    problem = make_problem(config, dataclasses.replace(prices, sectors=kinds))
+    start = problem.mandate.anchor(np.arange(1))
     C = problem.constraints()
-    rank = model.hsref.projection(net.start, C).rank
-    assert rank == C.dim
-    assert model.violation(net.start[None], problem)[0] <= bound("feasible")
+    assert model.hsref.projection(start, C).rank == C.dim
+    assert problem.mandate.violation(start[None], np.arange(1))[0] <= bound("feasible")
 
 
-@pytest.mark.parametrize("arm", portfolio.TRAINED)
-def test_gradient_of_the_loss_is_that_of_differences(problem, arm):
-    net = model.Model(problem, arm)
+def leaves(tree):
+    return [
+        leaf for part in sorted(tree) for layer in tree[part] for _, leaf in sorted(layer.items())
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", range(4))
+def test_gradient_of_the_loss_is_that_of_differences(mandates, kind, place):
+    problem = mandates[kind]
+    net = model.Model(problem, problem.trained[place], penalty=3.0)
     left, _ = problem.examples("final")
     rows = left.take(np.arange(0, len(left), 12))
     params = net.init(0)
     direction = net.init(1)
     gradient = grad(net.loss)(params, rows)
-
-    def leaves(tree):
-        return [
-            leaf
-            for part in sorted(tree)
-            for layer in tree[part]
-            for _, leaf in sorted(layer.items())
-        ]
 
     def moved(step: float):
         return {
@@ -177,13 +260,54 @@ def test_gradient_of_the_loss_is_that_of_differences(problem, arm):
 
 
 @pytest.mark.parametrize("cap", [None, 0.35])
-def test_the_extended_sinkhorn_layer_meets_the_constraints_in_the_limit(prices, cap):
-    config = dataclasses.replace(SMALL, cap=cap, iterations=3000)
-    net = model.Model(make_problem(config, prices), "linsat")
-    weights = net.output(2.0 * np.random.default_rng(0).standard_normal((5, net.problem.n)))
-    assert model.violation(weights, net.problem).max() < 1e-6
+@pytest.mark.parametrize("kind", ["budget", "sectors"])
+def test_the_extended_sinkhorn_layer_meets_the_constraints_in_the_limit(mandates, kind, cap):
+    mandate = dataclasses.replace(mandates[kind].mandate, cap=cap)
+    scores = 2.0 * np.random.default_rng(0).standard_normal((5, mandate.n))
+    weights = mandate.compete(scores, np.arange(5), 3000)
+    assert mandate.violation(weights, np.arange(5)).max() < 1e-6
     # and not merely by giving everybody the same
     assert np.ptp(weights, axis=0).max() > 0.05
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 7])
+def test_the_compiled_layer_is_the_plain_one(iterations):
+    n, rng = 7, np.random.default_rng(0)
+    sector, others = np.array([0, 1, 0, -1, 1, 2, 2]), np.array([0, 0, -1, -1, 0, 0, 0])
+    limits = (0.3, 0.4, 0.5)
+    families = Families.of(
+        [
+            (np.arange(n), np.full(n, 0.4), False),
+            (sector, np.array(limits), False),
+            (others, np.array([0.5]), False),
+            (np.zeros(n, dtype=int), np.ones(1), True),
+        ]
+    )
+    sums = (
+        Sums((), np.full(1, 0.4)),
+        *(Sums((-1,), np.array([b]), members=sector == k) for k, b in enumerate(limits)),
+        Sums((-1,), np.array([0.5]), members=others == 0),
+        Sums((-1,), np.ones(1), equality=True),
+    )
+    scores, g = 2.0 * rng.standard_normal((4, n)), rng.standard_normal((4, n))
+    pull, ours = make_vjp(lambda s: linsat(s, families, iterations))(scores)
+    plain_pull, plain = make_vjp(lambda s: extended_sinkhorn(s, sums, iterations))(scores)
+    assert_close(ours, plain, "agree")
+    assert_close(pull(g), plain_pull(g), "agree")
+
+
+def test_a_scaled_trade_keeps_its_direction(trade):
+    mandate, starts = trade.mandate, trade.split.right[:4]
+    scores = np.array([0.01, 0.1, 1.0, 5.0])[:, None] * np.arange(trade.n)
+    weights, held = mandate.compete(scores, starts, 0), mandate.previous(starts)
+    wished = held * np.exp(scores)
+    wished /= wished.sum(axis=1, keepdims=True)
+    wanted, moved = wished - held, weights - held
+    sizes = np.abs(moved).sum(axis=1)
+    assert_close(sizes, np.minimum(np.abs(wanted).sum(axis=1), 0.3), "agree")
+    assert sizes[0] < 0.3 < np.abs(wanted[-1]).sum()
+    factor = sizes / np.abs(wanted).sum(axis=1)
+    assert_close(moved, factor[:, None] * wanted, "agree")
 
 
 # -- training -------------------------------------------------------------------------------------
@@ -194,7 +318,8 @@ def test_projection_is_feasible_on_every_window_and_seed(result):
         for run in result.seeds[arm]:
             for figures in (run.train, run.test):
                 assert figures["violation"] <= 1e-12
-            assert model.violation(run.weights, result.problem).max() <= 1e-12
+            starts = result.problem.split.right
+            assert result.problem.mandate.violation(run.weights, starts).max() <= 1e-12
     for run in result.seeds["projection"]:
         assert all(epoch["test_violation"] <= 1e-12 for epoch in run.history)
         assert run.history[0]["train_boundary_fraction"] < 0.5
@@ -226,7 +351,7 @@ def test_numbers_depend_on_the_seed_alone(prices, result):
         for before, after in zip(runs, again.seeds[arm]):
             np.testing.assert_array_equal(before.weights, after.weights)
             assert before.test == after.test
-    other = model.run(result.problem, Task("projection", "final", 9, 1e-3))
+    other = running.run(result.problem, PortfolioTask("projection", "final", 9, 1e-3))
     assert not np.array_equal(
         other.test["projection"].weights, result.seeds["projection"][0].weights
     )
@@ -239,6 +364,80 @@ def test_a_cap_is_held(prices):
     assert weights[:, 1:3].sum(axis=1).min() >= 0.5 - 1e-12
 
 
+def test_an_interrupted_run_ends_with_the_same_numbers(prices, result, tmp_path):
+    seen = []
+
+    def stop(event):
+        seen.append(event.task)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        portfolio.train(SMALL, prices, progress=stop, checkpoints=tmp_path)
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(kept) == 5
+    again = portfolio.train(SMALL, prices, checkpoints=tmp_path)
+    for arm, runs in result.seeds.items():
+        for before, after in zip(runs, again.seeds[arm]):
+            np.testing.assert_array_equal(before.weights, after.weights)
+            assert before.history == after.history
+    # and what was finished was not trained again
+    assert all((tmp_path / name).stat().st_mtime_ns == kept[name] for name in kept)
+
+
+@pytest.mark.parametrize("kind", ["sectors", "trade"])
+def test_the_other_mandates_are_held_exactly_and_reported(mandates, prices, kind, tmp_path):
+    problem = mandates[kind]
+    config = dataclasses.replace(
+        problem.config, seeds=(0, 1), learning_rates=(1e-2,), penalties=(10.0,), epochs=1
+    )
+    kinds = ("one", "two", "two", "one", "three", "three")
+    found = portfolio.train(config, dataclasses.replace(prices, sectors=kinds))
+    starts = problem.split.right
+    for arm in ("projection", "train_then_project"):
+        for run in found.seeds[arm]:
+            assert problem.mandate.violation(run.weights, starts).max() <= 1e-12
+    text = (found.save(tmp_path) / "report.md").read_text(encoding="utf-8")
+    assert problem.mandate.sentence(problem.tickers) in text
+    names = {path.name for path in tmp_path.iterdir()}
+    assert ("turnover.png" if kind == "trade" else "weights.png") in names
+    rival = "scaled trade" if kind == "trade" else "LinSAT-style"
+    assert f"| {rival} |" in text
+
+
+def test_the_study_shows_where_projections_die(prices, tmp_path):
+    config = dataclasses.replace(
+        SMALL, study=True, temperatures=(1e-3, 1.0), scales=(1.0, 1e4), study_seeds=(0, 5),
+        seeds=(0,), learning_rates=(1e-3,), penalties=(10.0,),
+    )  # fmt: skip
+    found = portfolio.train(config, prices)
+    cells = {(temperature, scale): rows for temperature, scale, rows in found.study}
+    assert list(cells) == [(1e-3, 1.0), (1e-3, 1e4), (1.0, 1.0), (1.0, 1e4)]
+    assert all(sorted(row["seed"] for row in rows) == [0, 5] for rows in cells.values())
+    # scale 1 starts inside at any temperature, a large one at vertices
+    for temperature in (1e-3, 1.0):
+        assert cells[temperature, 1.0][0]["start_dead"] == 0.0
+        assert cells[temperature, 1e4][0]["start_dead"] > 0.5
+    ours = cells[1.0, 1.0][0]
+    assert ours["test_sharpe"] == found.seeds["projection"][0].test["sharpe"]
+    text = (found.save(tmp_path) / "report.md").read_text(encoding="utf-8")
+    assert "| 0.001 n | 10000 |" in text
+    assert (tmp_path / "dead.png").read_bytes().startswith(b"\x89PNG")
+    task = PortfolioTask("projection", STUDY, 0, 1e-3, 0.0, 1.0, 1.0)
+    assert running.run(found.problem, task).test["projection"].weights.size == 0
+
+
+def test_hundreds_of_stocks_take_no_covariance_matrices():
+    prices = portfolio.synthetic_prices(300, days=400)
+    config = dataclasses.replace(SMALL, group=None, sector_cap=0.15, epochs=1)
+    problem = make_problem(config, prices)
+    # one matrix a window of a batch would be 46 MB, and of all windows 200 MB
+    for arm in problem.trained:
+        step, _ = costs.actions(problem, arm, np.arange(SMALL.batch_size))
+        step()
+        assert costs.allocated(step) < 20e6
+
+
 # -- results --------------------------------------------------------------------------------------
 
 
@@ -248,9 +447,10 @@ def test_results_have_the_promised_form(folder):
     assert {"python", "numpy", "hsref"} <= set(found["versions"])
     assert tuple(found["arms"]) == portfolio.ARMS
     for name, arm in found["arms"].items():
-        assert list(arm) == ["train", "test", "seeds"]
+        assert list(arm)[:3] == ["train", "test", "seeds"]
         assert {"sharpe", "violation"} <= set(arm["test"])
         assert {"sharpe", "violation", "seconds"} <= set(arm["train"])
+        assert ("cost" in arm) == (name in portfolio.TRAINED)
         assert len(arm["seeds"]) == (0 if name in ("equal_weight", "mean_variance") else 2)
     ours = found["arms"]["projection"]
     assert ours["test"]["violation"] <= 1e-12
@@ -317,6 +517,52 @@ def test_a_verdict_claims_no_more_than_the_numbers_carry(result):
     assert "ahead of" in clear.verdict()
     assert "too few" in dataclasses.replace(clear, periods_clear=False).verdict()
     assert "no difference" in dataclasses.replace(ahead, seeds_clear=False).verdict()
+
+
+def test_claims_follow_the_numbers(result):
+    found = {one.claim: one for one in claims(result)}
+    assert list(found) == ["lower training loss", "smaller violation", "less time", "less memory"]
+    assert {one.verdict for one in found.values()} <= {"supported", "mixed", "not supported"}
+    text = report(result, [])
+    for one in found.values():
+        assert f"| {one.claim} | **{one.verdict}** |" in text
+    cheap = dataclasses.replace(
+        result.costs,
+        arms={
+            name: cost | {"step_seconds": 1.0 + (name != "projection")}
+            for name, cost in result.costs.arms.items()
+        },
+    )
+    changed = dataclasses.replace(result, costs=cheap, conic=None)
+    assert {one.claim: one.verdict for one in claims(changed)}["less time"] == "supported"
+    assert "cvxpylayers is not installed" in report(changed, [])
+    row = {"step_seconds": 0.1, "bytes": 1.0, "loss": 0.0, "violation": 1e-6}
+    pair = {"windows": 4, "steps": 2, "projection": row, "cvxpylayers": row, "difference": 1e-7}
+    with_peer = dataclasses.replace(changed, conic=pair)
+    assert {one.claim: one.verdict for one in claims(with_peer)}["less time"] == "mixed"
+    assert "took 2 steps of 4 windows with either layer" in report(with_peer, [])
+
+
+@pytest.mark.skipif(not conic.installed(), reason="needs cvxpylayers")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_conic_layer_finds_the_same_weights(mandates, kind):
+    found = conic.measure_conic(mandates[kind], 1e-3, steps=2)
+    assert found["difference"] < 1e-4
+    assert abs(found["projection"]["loss"] - found["cvxpylayers"]["loss"]) < 1e-3
+
+
+def test_a_price_and_a_rate_are_chosen_together(problem):
+    tasks = training.tuning_tasks(problem)
+    paying = [task for task in tasks if task.arm == "softmax_penalty"]
+    assert {task.penalty for task in paying} == set(SMALL.penalties)
+    best = paying[-1]
+    scored = [
+        running.Run(task, {task.arm: float(task == best)}, {}, {}, [], 0.0, 0) for task in tasks
+    ]
+    chosen = training.choose(problem, tasks, scored)
+    network = chosen.networks["softmax_penalty"]
+    assert (network.rate, network.penalty) == (best.learning_rate, best.penalty)
+    assert chosen.tuning["softmax_penalty"] == chosen.penalties[best.penalty]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

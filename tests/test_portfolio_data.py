@@ -13,8 +13,8 @@ from hsref.applications import (
     InputError,
     portfolio,
 )
-from hsref.applications.portfolio import windows
-from hsref.applications.portfolio.config import make_problem
+from hsref.applications.portfolio.problem import make_problem
+from hsref.applications.portfolio.realised import daily_returns
 from portfolios import SMALL, TICKERS, assert_one_sentence, frame, walk
 from tolerances import assert_close
 
@@ -125,6 +125,12 @@ def test_a_frame_without_dates_is_refused():
         ({"seeds": (-1,)}, "not negative"),
         ({"learning_rates": (0.0,)}, "must be positive"),
         ({"hidden": ()}, "hidden must hold"),
+        ({"penalties": ()}, "penalties must hold positive numbers"),
+        ({"temperatures": (1.0, -1.0)}, "temperatures must hold positive numbers"),
+        ({"sector_cap": 0.0}, r"sector_cap must lie in \(0, 1\]"),
+        ({"sector_cap": 0.5}, "needs the sector of every stock, and a random walk has none"),
+        ({"group": None, "turnover": 2.5}, r"turnover must lie in \(0, 2\]"),
+        ({"turnover": 0.5}, "a turnover bound is a mandate of its own"),
     ],
 )
 def test_an_unusable_setting_gets_one_sentence(prices, change, sentence):
@@ -157,6 +163,65 @@ def test_the_default_group(prices):
     assert make_problem(free, wide).group == (1, 2, 3)
 
 
+# -- sectors and synthetic markets ----------------------------------------------------------------
+
+
+SECTORS = ("one", "two", "two", "one", "three", "three")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "does not exist"),
+        ("", "is empty"),
+        ("AA,one,more\n", "two columns, ticker and sector; it has 3"),
+        ("ticker,sector\nAA,\n", "line 2 of .* lacks a ticker or a sector"),
+        ("AA,one\nAA,two\n", "the ticker AA occurs twice"),
+        ("AA,one\nBB,two\n", r"has no line for CC \(and 3 more\)"),
+    ],
+)
+def test_an_unusable_sector_file_gets_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "sectors.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=sentence) as caught:
+        portfolio.load_sectors(path, TICKERS)
+    assert_one_sentence(caught.value)
+
+
+def test_sectors_come_from_a_file_in_the_order_of_the_prices(tmp_path):
+    path = tmp_path / "sectors.csv"
+    lines = [f"{ticker}, {sector}" for ticker, sector in zip(TICKERS, SECTORS)]
+    path.write_text("\n".join(["ticker,sector", "ZZ,none", *reversed(lines)]))
+    assert portfolio.load_sectors(path, TICKERS) == SECTORS
+    assert portfolio.load_prices().sectors[:2] == ("technology", "technology")
+
+
+def test_sector_caps_without_room_get_one_sentence(prices):
+    sorted_out = dataclasses.replace(prices, sectors=SECTORS)
+    config = dataclasses.replace(SMALL, sector_cap=0.1, cap=0.3)
+    with pytest.raises(
+        InputError, match=r"2 sectors capped at 0.1 .* at most 0.8, not 1"
+    ) as caught:
+        make_problem(config, sorted_out)
+    assert_one_sentence(caught.value)
+
+
+def test_a_synthetic_market_depends_on_its_seed_alone():
+    ours, again = (portfolio.synthetic_prices(30, days=400, seed=3) for _ in range(2))
+    other = portfolio.synthetic_prices(30, days=400, seed=4)
+    np.testing.assert_array_equal(ours.values, again.values)
+    assert not np.array_equal(ours.values, other.values)
+    assert ours.source.startswith("synthetic")
+    assert (ours.values > 0.0).all()
+    assert len(set(ours.sectors)) == 11
+    # stocks move together, as a factor model has it
+    together = np.corrcoef(ours.returns().T)
+    assert 0.1 < together[np.triu_indices(30, 1)].mean() < 0.9
+    with pytest.raises(InputError, match="assets must be a whole number of at least 20; got 5"):
+        portfolio.synthetic_prices(5)
+
+
 # -- windows --------------------------------------------------------------------------------------
 
 
@@ -178,9 +243,12 @@ def test_training_examples_know_nothing_of_later_days(prices, problem, stage):
     changed[split.boundary + 1 :] *= walk(seed=5)[split.boundary + 1 :]
     other = make_problem(SMALL, dataclasses.replace(prices, values=changed))
     assert not np.array_equal(problem.returns, other.returns)
-    for name in ("inputs", "mean", "covariance", "forecast"):
-        before, after = problem.examples(stage)[0], other.examples(stage)[0]
+    before, after = problem.examples(stage)[0], other.examples(stage)[0]
+    for name in ("starts", "inputs", "forecast"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    weights = np.full((len(before), problem.n), 1.0 / problem.n)
+    earned = [daily_returns(weights, one.market, one.starts, one.future) for one in (before, after)]
+    np.testing.assert_array_equal(*earned)
 
 
 def test_inputs_know_nothing_of_their_own_target(prices, problem):
@@ -191,15 +259,17 @@ def test_inputs_know_nothing_of_their_own_target(prices, problem):
     other = make_problem(SMALL, dataclasses.replace(prices, values=changed))
     before, after = problem.examples("final")[1], other.examples("final")[1]
     np.testing.assert_array_equal(before.inputs[row], after.inputs[row])
-    assert not np.array_equal(before.mean[row], after.mean[row])
+    assert not np.array_equal(before.forecast[row], after.forecast[row])
 
 
-def test_moments_are_those_of_numpy(problem):
-    mean, covariance = windows.moments(problem.returns, np.array([3, 40]), 15)
-    for row, start in enumerate((3, 40)):
-        days = problem.returns[start : start + 15]
-        assert_close(mean[row], 252 * days.mean(axis=0), "agree")
-        assert_close(covariance[row], 252 * np.cov(days.T), "agree")
+def test_a_forecast_is_a_mean_in_units_of_its_deviation(problem):
+    left, _ = problem.examples("final")
+    days = problem.returns[: problem.split.boundary]
+    for row in (0, 40):
+        target = problem.returns[left.starts[row] : left.starts[row] + SMALL.future]
+        deviation = days.std(axis=0) / np.sqrt(SMALL.future)
+        wanted = (target.mean(axis=0) - days.mean(axis=0)) / deviation
+        assert_close(left.forecast[row], wanted, "agree")
 
 
 def test_an_input_is_a_sum_of_standardised_days(problem):

@@ -43,7 +43,7 @@ def arms_of(trained: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ARMS = arms_of(TRAINED)
-"""All arms under a covering constraint; ``train_then_project`` reuses the network of ``softmax``."""
+"""All arms under a covering constraint; ``train_then_project`` uses the network of ``softmax``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,8 @@ class ConicLayer:
 
     def _backward(self, g: np.ndarray) -> np.ndarray:
         given, w = self.last
-        assert given is not None and w is not None
+        assert given is not None
+        assert w is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             w.backward(self.torch.tensor(np.ascontiguousarray(g)))

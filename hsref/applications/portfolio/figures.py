@@ -1,4 +1,4 @@
-"""Four pictures of a portfolio run, one message each."""
+"""The pictures of a portfolio run, one message each."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._report import COLOURS, band, figure, save_figure
-from .config import ARMS, TRAINED
+from .._report import COLOURS, band, figure, panels, save_figure
+from .mandate import Trade
 
 if TYPE_CHECKING:
-    from . import PortfolioResult
+    from .result import PortfolioResult
 
 LABELS = {
     "projection": "projection",
     "softmax": "softmax",
     "softmax_penalty": "softmax + penalty",
     "linsat": "LinSAT-style",
+    "scaled_trade": "scaled trade",
+    "cvxpylayers": "cvxpylayers",
     "train_then_project": "softmax, projected when used",
     "equal_weight": "equal weight",
     "mean_variance": "mean–variance",
@@ -27,7 +29,8 @@ STYLES = {
     "projection": (COLOURS["blue"], "-"),
     "softmax": (COLOURS["orange"], "--"),
     "softmax_penalty": (COLOURS["vermilion"], "-."),
-    "linsat": (COLOURS["sky"], ":"),
+    "linsat": (COLOURS["sky"], (0, (3, 1, 1, 1, 1, 1))),
+    "scaled_trade": (COLOURS["sky"], (0, (3, 1, 1, 1, 1, 1))),
     "train_then_project": (COLOURS["green"], ":"),
     "equal_weight": (COLOURS["grey"], ":"),
     "mean_variance": (COLOURS["purple"], ":"),
@@ -50,8 +53,17 @@ def save_all(result: PortfolioResult, folder: Path) -> list[tuple[str, str]]:
             draw_loss,
             "Training loss without the penalty; each arm with its own step.",
         ),
-        ("weights.png", draw_weights, "Weights over the test days, first seed of projection."),
     ]
+    if isinstance(result.problem.mandate, Trade):
+        pictures.append(
+            ("turnover.png", draw_turnover, "Traded on each test day, first seed of each arm.")
+        )
+    else:
+        caption = "Weights over the test days, first seed of projection."
+        pictures.append(("weights.png", draw_weights, caption))
+    if result.study:
+        caption = "Dead projections, rank and Sharpe ratio against temperature and initial scale."
+        pictures.append(("dead.png", draw_dead, caption))
     for name, draw, _ in pictures:
         save_figure(draw(result), folder / name)
     return [(name, caption) for name, _, caption in pictures]
@@ -74,7 +86,7 @@ def _epochs(axes: Any) -> None:
 def draw_loss(result: PortfolioResult) -> Any:
     """Draw −Sharpe + forecast error on training windows against the epoch."""
     drawing, axes = figure("Training loss: −Sharpe + forecast error")
-    for arm in TRAINED:
+    for arm in result.problem.trained:
         _band(axes, result, arm, "train_loss")
     _epochs(axes)
     axes.set_ylabel("loss (mean of seeds ± standard error)")
@@ -85,22 +97,17 @@ def draw_loss(result: PortfolioResult) -> Any:
 def draw_violation(result: PortfolioResult) -> Any:
     """Draw the largest violation on test windows against the epoch, on a logarithmic axis."""
     drawing, axes = figure("Violation of the constraints on test windows")
-    for arm in TRAINED:
+    for arm in result.problem.trained:
         runs = np.array(
             [[epoch["test_violation"] for epoch in run.history] for run in result.seeds[arm]]
         )
         worst = np.maximum(runs.max(axis=0), FLOOR)
         colour, line = STYLES[arm]
-        axes.semilogy(np.arange(len(worst)), worst, line, color=colour, linewidth=2.2)
-        axes.annotate(
-            LABELS[arm],
-            (len(worst) - 1, worst[-1]),
-            xytext=(0, -13 if arm == "softmax_penalty" else 7),
-            textcoords="offset points",
-            ha="right",
-            color=colour,
-            fontsize=10,
-        )
+        axes.semilogy(
+            np.arange(len(worst)), worst, color=colour, linestyle=line, linewidth=2.2,
+            label=LABELS[arm],
+        )  # fmt: skip
+    axes.legend(frameon=False, fontsize=9.5, loc="center left", bbox_to_anchor=(0.0, 0.6))
     axes.set_ylim(FLOOR / 3, 10.0)
     axes.axhline(1e-12, color=COLOURS["grey"], linewidth=1.0, linestyle=(0, (1, 2)))
     axes.text(
@@ -120,7 +127,7 @@ def draw_violation(result: PortfolioResult) -> Any:
 def draw_sharpe(result: PortfolioResult) -> Any:
     """Draw the test Sharpe ratio of each arm: seeds as dots, mean and standard error."""
     drawing, axes = figure("Sharpe ratio on days no arm has seen")
-    arms = list(reversed(ARMS))
+    arms = list(reversed(result.problem.arms))
     for height, arm in enumerate(arms):
         entry, colour = result.arm(arm), STYLES[arm][0]
         values = [row["test"]["sharpe"] for row in entry["seeds"]]
@@ -196,4 +203,49 @@ def draw_weights(result: PortfolioResult) -> Any:
         frameon=False,
         fontsize=9.5,
     )
+    return drawing
+
+
+def draw_turnover(result: PortfolioResult) -> Any:
+    """Draw what each trained arm would trade on each test day, against the bound."""
+    problem, mandate = result.problem, result.problem.mandate
+    drawing, axes = figure("Projection never trades more than the bound", width=8.6)
+    starts = problem.split.right
+    days = np.array([problem.dates[start] for start in starts], dtype="datetime64[D]")
+    previous = mandate.previous(starts)
+    for arm in ("softmax", "softmax_penalty", mandate.rival, "projection"):
+        traded = np.abs(result.seeds[arm][0].weights - previous).sum(axis=1)
+        colour, line = STYLES[arm]
+        axes.plot(days, traded, color=colour, linewidth=1.2, label=LABELS[arm])
+    axes.axhline(mandate.limit, color="black", linewidth=1.6, linestyle="--")
+    axes.set_xlim(days[0], days[-1])
+    axes.set_ylim(bottom=0.0)
+    axes.set_ylabel("‖w − w_prev‖₁")
+    axes.set_xlabel("day on which the weights are chosen")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9.5)
+    return drawing
+
+
+def draw_dead(result: PortfolioResult) -> Any:
+    """Draw dead fractions and the Sharpe ratio against temperature, one line a scale."""
+    titles = ["Dead at the start", "Dead after training", "Test Sharpe ratio"]
+    drawing, axes = panels(titles, width=11.4, height=3.8)
+    scales = list(dict.fromkeys(scale for _, scale, _ in result.study))
+    colours = [COLOURS[name] for name in ("blue", "orange", "vermilion", "purple", "green")]
+    for k, scale in enumerate(scales):
+        cells = [(t, runs) for t, s, runs in result.study if s == scale]
+        temperatures = [t for t, _ in cells]
+        for one, key in zip(axes, ("start_dead", "dead", "test_sharpe")):
+            values = np.array([[run[key] for run in runs] for _, runs in cells]).T
+            band(
+                one, temperatures, values, colours[k % len(colours)], marker="os^Dv"[k % 5],
+                label=f"initial scale {scale:g}",
+            )  # fmt: skip
+    for one in axes:
+        one.set_xscale("log")
+        one.set_xlabel("temperature / n")
+    for one in axes[:2]:
+        one.set_ylim(-0.03, 1.03)
+    axes[0].set_ylabel("fraction of training windows")
+    axes[2].legend(frameon=False, fontsize=9.5)
     return drawing

@@ -193,9 +193,7 @@ def _budget(config: PortfolioConfig, prices: Prices, group: tuple[int, ...]) -> 
         of = prices.sectors
         names = tuple(dict.fromkeys(of[j] for j in range(n) if not mask[j]))
         labels = np.array([-1 if mask[j] else names.index(of[j]) for j in range(n)])
-        rooms = [
-            min(config.sector_cap, cap * int((labels == k).sum())) for k in range(len(names))
-        ]
+        rooms = [min(config.sector_cap, cap * int((labels == k).sum())) for k in range(len(names))]
         if sum(rooms) + cap * inside < 1.0 - 1e-12:
             raise InputError(
                 f"no portfolio meets the constraints: {len(names)} sectors capped at "

@@ -9,73 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._common import check_folder, mean_and_error, write_json, write_text
-from .._report import number, paired, power, signed, table, with_error
-from .config import ARMS
+from .._report import number, power, signed, table, with_error
+from .claims import EXACT, claims, compare, half_width
 from .figures import LABELS, save_all
+from .protocol import protocol
 
 if TYPE_CHECKING:
-    from . import PortfolioResult
-
-EXACT = 1e-12
-"""The largest violation that counts as none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Projection minus another arm, in test Sharpe ratio.
-
-    Attributes
-    ----------
-    arm : str
-    mean : float
-        Difference over all test windows and seeds.
-    seed_error : float
-        Standard error of the mean difference over seeds.
-    period_mean, period_error : float
-        The same over test periods that share no day, after averaging over seeds.
-    seeds_clear, periods_clear : bool
-        Whether the 95 % t-interval excludes zero.
-    """
-
-    arm: str
-    mean: float
-    seed_error: float
-    period_mean: float
-    period_error: float
-    seeds_clear: bool
-    periods_clear: bool
-
-    def verdict(self) -> str:
-        """Return one clause that claims no more than the numbers carry."""
-        word = "ahead of" if self.mean > 0 else "behind"
-        name = f"**{LABELS[self.arm]}**"
-        agree = self.mean * self.period_mean > 0
-        if self.periods_clear and self.seeds_clear and agree:
-            return f"projection is {word} {name}, clearly over seeds and over periods"
-        if self.seeds_clear:
-            return (
-                f"projection is {word} {name} whatever the seed, but the test periods are too few "
-                "to say that it would be on other days"
-            )
-        return f"no difference to {name} can be claimed"
-
-
-def compare(result: PortfolioResult, arm: str) -> Comparison:
-    """Compare projection with another arm, paired by seed and by period."""
-    ours = result.seeds["projection"]
-    if arm in result.seeds:
-        theirs = [run.test["sharpe"] for run in result.seeds[arm]]
-    else:
-        theirs = [result.references[arm]["test"]["sharpe"]] * len(ours)
-    mean, error, clear = paired([run.test["sharpe"] for run in ours], theirs)
-    rows = result.independent()
-    periods = paired(result.test_ratios("projection")[rows], result.test_ratios(arm)[rows])
-    return Comparison(arm, mean, error, periods[0], periods[1], clear, periods[2])
+    from .result import PortfolioResult
 
 
 def save(result: PortfolioResult, folder: str | os.PathLike[str], command: str = "") -> Path:
     """Write all files; see :meth:`PortfolioResult.save`."""
     target = check_folder(folder)
+    target.mkdir(parents=True, exist_ok=True)
     pictures = save_all(result, target)
     write_json(target / "results.json", result.results(command))
     write_json(target / "details.json", details(result))
@@ -92,6 +38,7 @@ def details(result: PortfolioResult) -> dict[str, Any]:
         "data": {
             "source": problem.source,
             "tickers": problem.tickers,
+            "mandate": problem.mandate.sentence(problem.tickers),
             "group": [problem.tickers[i] for i in problem.group],
             "first_day": problem.dates[0],
             "first_test_day": problem.dates[int(problem.split.right[0])],
@@ -101,37 +48,54 @@ def details(result: PortfolioResult) -> dict[str, Any]:
             "independent_test_periods": len(result.independent()),
         },
         "validation_sharpe": result.tuning,
+        "validation_by_price": result.penalties,
         "equal_weight_projected": {
             side: result.references["equal_weight_projected"][side] for side in ("train", "test")
         },
         "comparisons": [
-            dataclasses.asdict(compare(result, arm)) for arm in ARMS if arm != "projection"
+            dataclasses.asdict(compare(result, arm)) for arm in problem.arms if arm != "projection"
         ],
+        "claims": [dataclasses.asdict(one) for one in claims(result)],
+        "costs": dataclasses.asdict(result.costs),
+        "cvxpylayers": result.conic,
+        "study": [
+            {"temperature": temperature, "scale": scale, "seeds": rows}
+            for temperature, scale, rows in result.study
+        ],
+        "memory": result.memory,
         "seconds": result.seconds,
     }
 
 
 def report(result: PortfolioResult, pictures: list[tuple[str, str]], command: str = "") -> str:
     """Return the report as Markdown."""
+    shown = [f"![{caption}]({name})" for name, caption in pictures if name != "dead.png"]
     sections = [
-        "# Portfolios with exact constraints",
+        f"# Portfolios with exact constraints: {result.problem.n} stocks"
+        + (", synthetic" if result.problem.source.startswith("synthetic") else ""),
         _answer(result),
+        "## The claims, on this data",
+        _claims(result),
         "## All arms",
         _arms(result),
-        *(f"![{caption}]({name})" for name, caption in pictures),
+        *shown,
         "## How sure",
         _sure(result),
+        "## What it cost",
+        _costs(result),
+        *(_study(result, pictures) if result.study else []),
         "## Protocol",
-        _protocol(result, command),
+        protocol(result, command),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _answer(result: PortfolioResult) -> str:
     """Return the first lines: who wins, by how much, how sure, at what cost."""
-    arms = {name: result.arm(name) for name in ARMS}
+    names, rival = result.problem.arms, result.problem.mandate.rival
+    arms = {name: result.arm(name) for name in names}
     ours = arms["projection"]
-    ranked = sorted(ARMS, key=lambda name: -arms[name]["test"]["sharpe"])
+    ranked = sorted(names, key=lambda name: -arms[name]["test"]["sharpe"])
     place = ranked.index("projection") + 1
     feasible = [name for name in ranked if arms[name]["test"]["violation"] <= 1e-6]
     best = ranked[0] if ranked[0] != "projection" else ranked[1]
@@ -151,7 +115,7 @@ def _answer(result: PortfolioResult) -> str:
         first = (
             "**Who wins.** Not projection: its mean test Sharpe ratio, "
             f"{with_error(ours['test']['sharpe'], ours['test']['sharpe_se'])}, is number {place} "
-            f"of {len(ARMS)}; the highest is that of {earned(best)}{aside}."
+            f"of {len(names)}; the highest is that of {earned(best)}{aside}."
         )
     if feasible[0] == "projection":
         among = "Among the arms that hold the constraints it is first"
@@ -160,31 +124,42 @@ def _answer(result: PortfolioResult) -> str:
     lines = [first + f" {among} ({', '.join(earned(name) for name in feasible)})."]
 
     lines.append("**By how much, and how sure.** Projection minus the other, in test Sharpe ratio:")
-    for name in ("train_then_project", "softmax", "softmax_penalty", "linsat"):
+    for name in ("train_then_project", "softmax", "softmax_penalty", rival):
         found = compare(result, name)
         lines[-1] += (
             f"\n- {signed(found.mean, found.seed_error)} over seeds, "
             f"{signed(found.period_mean, found.period_error)} over {len(result.independent())} "
             f"separate test periods: {found.verdict()}."
         )
-    worst = {
-        name: arms[name]["test"]["violation"] for name in ("softmax", "softmax_penalty", "linsat")
-    }
+    worst = ", ".join(
+        f"{power(arms[name]['test']['violation'])} for {LABELS[name]}"
+        for name in ("softmax_penalty", "softmax", rival)
+    )
     exact = ours["test"]["violation"]
     lines.append(
         f"**Feasibility.** The largest violation on any test window and seed is {power(exact)} for "
         f"projection ({'within' if exact <= EXACT else 'NOT within'} the promised {EXACT:g}), "
-        f"{power(worst['softmax_penalty'])} for softmax + penalty, {power(worst['softmax'])} for "
-        f"softmax, {power(worst['linsat'])} for the LinSAT-style layer."
+        f"{worst}."
     )
-    seconds, base = ours["train"]["seconds"], arms["softmax"]["train"]["seconds"]
+    verdicts = claims(result)
+    wins = [f"{one.claim} ({one.evidence})" for one in verdicts if one.verdict == "supported"]
+    rest = [
+        f"{one.claim} ({one.verdict}: {one.evidence})"
+        for one in verdicts
+        if one.verdict != "supported"
+    ]
     lines.append(
-        f"**What it cost.** {seconds:.1f} s of processor time a seed in training steps, against "
-        f"{base:.1f} s for "
-        f"softmax ({seconds / base if base else math.nan:.1f} times) and "
-        f"{arms['linsat']['train']['seconds']:.1f} s for the LinSAT-style layer; the whole run, "
-        "tuning and "
-        f"evaluation included, took {result.seconds:.0f} s."
+        "**Where it wins, where it does not**, against the alternatives that know the constraints. "
+        f"Wins: {'; '.join(wins) or 'nothing'}. Does not win: {'; '.join(rest) or 'nothing'}."
+    )
+    costs = result.costs.arms
+    epoch = {name: f"{one['epoch_seconds']:.2f}" for name, one in costs.items()}
+    lines.append(
+        f"**What it cost.** {epoch['projection']} s of processor time an epoch, against "
+        + ", ".join(f"{epoch[name]} for {LABELS[name]}" for name in epoch if name != "projection")
+        + f"; the largest process held {result.memory / 2**30:.2f} GiB. This call, tuning and "
+        f"evaluation included, took {result.seconds:.0f} s (less where an earlier call had done a "
+        "part)."
     )
     dead = ours["train"]["dead_fraction"]
     lines.append(
@@ -199,7 +174,7 @@ def _answer(result: PortfolioResult) -> str:
     lines.append(
         f"**The constraint itself.** Equal weight, which learns nothing, earns {number(plain)}; "
         f"moved into the constraints by one projection it earns {number(control)}. What the "
-        f"preferred group adds or costs on these days ({signed(control - plain, math.nan)}) is no "
+        f"constraints add or cost on these days ({signed(control - plain, math.nan)}) is no "
         "merit or fault of any way of training. Against this control, which holds the same "
         f"constraints, training earns projection {signed(learned.mean, learned.seed_error)} over "
         f"seeds and {signed(learned.period_mean, learned.period_error)} over periods: "
@@ -210,59 +185,181 @@ def _answer(result: PortfolioResult) -> str:
 
 def _arms(result: PortfolioResult) -> str:
     rows = []
-    for name in ARMS:
+    for name in result.problem.arms:
         entry = result.arm(name)
         before, after = entry["train"], entry["test"]
+        count = len(entry["seeds"])
         rows.append(
             [
                 LABELS[name],
+                with_error(before.get("loss"), before.get("loss_se")),
                 with_error(before["sharpe"], before.get("sharpe_se")),
                 with_error(after["sharpe"], after.get("sharpe_se")),
+                _interval(after["sharpe"], after.get("sharpe_se", math.nan), count),
                 power(after["violation"]),
                 power(after["violation_mean"]),
                 number(after.get("dead_fraction")),
                 number(after.get("mean_rank"), 1),
-                number(before["seconds"], 1) if entry["seeds"] else "–",
             ]
         )
     header = [
         "arm",
+        "training loss",
         "train Sharpe",
         "test Sharpe",
+        "95 % interval over seeds",
         "largest violation (test)",
         "mean violation",
         "dead fraction (test)",
         "mean rank (test)",
-        "processor seconds a seed",
     ]
     return (
         table(header, rows)
         + f"\n\nMeans over {len(result.seeds['projection'])} seeds ± standard error of the mean. "
-        "Violation is the largest of (required share − share of the group)₊, |Σw − 1|, (−w)₊ and "
-        "what exceeds the cap. Dead fraction and rank concern the projections of the arms that "
-        "have one. The training figures of mean–variance "
-        "are of every fifth window."
+        "Training loss is −Sharpe + forecast error, without any penalty. Violation is the largest "
+        f"of {result.problem.mandate.measure}. Dead fraction and rank concern the projections of "
+        "the arms that have one. The training figures of mean–variance are of every few windows."
     )
+
+
+def _interval(mean: float, error: float, count: int) -> str:
+    """Return the 95 % t-interval of a mean as text."""
+    half = half_width(error, count)
+    return f"{mean - half:+.3f} to {mean + half:+.3f}" if math.isfinite(half) else "–"
+
+
+def _claims(result: PortfolioResult) -> str:
+    rows = [[one.claim, f"**{one.verdict}**", one.evidence] for one in claims(result)]
+    text = (
+        "Claims made for projection with the HS-Jacobian, judged against the alternatives that "
+        f"know the constraints: {LABELS[result.problem.mandate.rival]}, softmax + penalty"
+        + (" and cvxpylayers" if result.conic is not None else "")
+        + ". Supported if it holds against all of them, mixed if against some. A loss is lower if "
+        f"the 95 % t-interval over seeds says so; a violation of at most {EXACT:g} counts as none; "
+        "times and sizes within 2 % count as equal."
+    )
+    return text + "\n\n" + table(["claim", "verdict", "what was measured"], rows)
+
+
+def _costs(result: PortfolioResult) -> str:
+    costs, conic = result.costs, result.conic
+    rows = [
+        [
+            LABELS[name],
+            number(1e3 * one["step_seconds"], 1),
+            number(one["epoch_seconds"], 2),
+            number(1e3 * one["layer_seconds"], 2),
+            number(one["step_bytes"] / 2**20, 2),
+            number(one["layer_bytes"] / 2**20, 2),
+            number(result.arm(name)["train"]["seconds"], 1),
+        ]
+        for name, one in costs.arms.items()
+    ]
+    header = [
+        "arm",
+        "ms a step",
+        "s an epoch",
+        "ms in the output layer",
+        "peak MiB of a step",
+        "of the output layer",
+        "processor seconds a seed",
+    ]
+    text = table(header, rows) + (
+        f"\n\nSteps of {costs.batch} windows, {costs.steps} an epoch. Times are processor time, "
+        "medians, the arms taking turns in one process; the last column is that of the reported "
+        "runs themselves, which shared the machine with each other. The output layer is timed "
+        "forward and back, on random scores. Memory is what NumPy and Python allocate at most, "
+        f"beyond parameters and data; the largest process held {result.memory / 2**20:.0f} MiB in "
+        "all."
+    )
+    if conic is None:
+        return text + (
+            "\n\ncvxpylayers is not installed, so the projection as a conic-programming layer was "
+            "not measured."
+        )
+    ours, theirs = conic["projection"], conic["cvxpylayers"]
+    return text + (
+        f"\n\n**cvxpylayers**, on a part: the same network took {conic['steps']} steps of "
+        f"{conic['windows']} windows with either layer. {1e3 * theirs['step_seconds']:.0f} ms a "
+        f"step against {1e3 * ours['step_seconds']:.1f} ms for hsref "
+        f"({theirs['step_seconds'] / ours['step_seconds']:.0f} times), peak "
+        f"{theirs['bytes'] / 2**20:.1f} MiB against {ours['bytes'] / 2**20:.1f} (that of "
+        "cvxpylayers without what its compiled solver and PyTorch allocate), largest violation "
+        f"{power(theirs['violation'])} against {power(ours['violation'])}, loss afterwards "
+        f"{theirs['loss']:.6f} against {ours['loss']:.6f}; the weights differ by at most "
+        f"{power(conic['difference'])}."
+    )
+
+
+def _study(result: PortfolioResult, pictures: list[tuple[str, str]]) -> list[str]:
+    """Return the section on temperature and initial scale."""
+    rows = []
+    for temperature, scale, runs in result.study:
+        mean = {key: mean_and_error([run[key] for run in runs]) for key in runs[0]}
+        rows.append(
+            [
+                f"{temperature:g} n",
+                f"{scale:g}",
+                *(number(mean[key][0]) for key in ("start_dead",)),
+                number(mean["start_rank"][0], 1),
+                number(mean["dead"][0]),
+                number(mean["test_dead"][0]),
+                number(mean["rank"][0], 1),
+                with_error(*mean["train_sharpe"]),
+                with_error(*mean["test_sharpe"]),
+                power(max(run["violation"] for run in runs)),
+            ]
+        )
+    header = [
+        "temperature",
+        "initial scale",
+        "dead at the start",
+        "rank at the start",
+        "dead after training",
+        "dead on test days",
+        "rank after training",
+        "train Sharpe",
+        "test Sharpe",
+        "largest violation",
+    ]
+    dim, count = result.problem.constraints().dim, len(result.study[0][2])
+    rate = result.seeds["projection"][0].learning_rate
+    text = (
+        "The projection of scores over a temperature τ, with the initial weights of its last layer "
+        "multiplied by a scale. Scale 1 starts inside of the set at every temperature; larger ones "
+        "start on its boundary. A projection that ends at a vertex is dead: the HS-Jacobian is 0 "
+        f"there. All with the learning rate {rate:g} that was chosen at temperature n and scale 1, "
+        "so that a colder projection also takes longer steps; none was tuned for itself.\n\n"
+        + table(header, rows)
+        + f"\n\nMeans over {count} seeds ± standard error; the set has dimension {dim}, and n = "
+        f"{result.problem.n}."
+    )
+    shown = [f"![{caption}]({name})" for name, caption in pictures if name == "dead.png"]
+    return ["## Dead projections", text, *shown]
 
 
 def _sure(result: PortfolioResult) -> str:
     rows = []
-    for name in ARMS[1:]:
+    for name in result.problem.arms[1:]:
         found = compare(result, name)
         rows.append(
             [
                 LABELS[name],
                 signed(found.mean, found.seed_error),
+                _interval(found.mean, found.seed_error, found.seeds),
                 "yes" if found.seeds_clear else "no",
                 signed(found.period_mean, found.period_error),
+                _interval(found.period_mean, found.period_error, found.periods),
                 "yes" if found.periods_clear else "no",
             ]
         )
     header = [
         "projection minus",
         "all windows ± error over seeds",
+        "95 % interval",
         "clear",
         "separate periods ± error over periods",
+        "95 % interval",
         "clear",
     ]
     problem = result.problem
@@ -278,61 +375,11 @@ def _sure(result: PortfolioResult) -> str:
         "choice of stocks, group and protocol. The error over periods covers the luck of the "
         f"market as far as {periods} periods can: for projection alone the level is "
         f'{with_error(level, spread)}. Differences are paired, and "clear" means that the 95 % '
-        "t-interval excludes zero; no correction is made for looking at several arms. The stocks "
-        "were chosen by people who knew which companies had lasted, so the level of every arm is "
-        "flattered; costs of trading are not charged."
+        "t-interval excludes zero; no correction is made for looking at several arms. "
+        + (
+            "The market is invented: nothing here says what any arm would earn on a real one. "
+            if problem.source.startswith("synthetic")
+            else "Stocks that are still listed at the end flatter the level of every arm. "
+        )
+        + "Costs of trading are not charged."
     )
-
-
-def _protocol(result: PortfolioResult, command: str) -> str:
-    problem, config = result.problem, result.problem.config
-    first_test = int(problem.split.right[0])
-    group = ", ".join(problem.tickers[i] for i in problem.group)
-    cap = "" if config.cap is None else f", w ≤ {config.cap:g}"
-    rates = [
-        [
-            LABELS[arm],
-            *(number(scores[rate]) for rate in sorted(scores)),
-            f"{max(scores, key=lambda r: (scores[r], -r)):g}",
-        ]
-        for arm, scores in result.tuning.items()
-    ]
-    header = [
-        "validation score",
-        *(f"{rate:g}" for rate in sorted(config.learning_rates)),
-        "chosen",
-    ]
-    points = [
-        f"Data: {problem.source}, {problem.n} stocks, {problem.dates[0]} to {problem.dates[-1]}, "
-        "simple daily returns.",
-        f"Constraints: w ≥ 0, Σw = 1, weight of {{{group}}} ≥ {config.at_least:g}{cap}.",
-        f"Windows: {config.past} days in, {config.future} days out, one a day"
-        + ("" if config.stride == 1 else f" (for training, one in {config.stride})")
-        + ": "
-        f"{len(problem.split.left)} for training, {len(problem.split.right)} for testing. Training "
-        f"targets end before {problem.dates[first_test]}, test targets start on it; test inputs "
-        "may reach back over it, for those days are known by then. Inputs are scaled by training "
-        "days only.",
-        "Score: annualised Sharpe ratio of the realised target window, (252·mean return − "
-        f"{config.risk_free:g}) / √(252·variance + {config.epsilon:g}), averaged over windows.",
-        f"Network: {config.past} days × {problem.n} stocks, standardised, summed over "
-        f"{config.pool} days, hidden layers {list(config.hidden)}, two heads: scores and a "
-        "forecast of each stock's mean return. Loss: −Sharpe + "
-        f"{config.forecast_weight:g} × mean squared error of the forecast (in units of the "
-        "deviation a mean of independent days would have). softmax + penalty adds "
-        f"{config.penalty:g} × shortfall; that price is fixed, not tuned. The LinSAT-style layer "
-        f"takes {config.iterations} iterations and is differentiated through them.",
-        "Start: the same initial network for every arm of a seed. Projection, softmax + penalty "
-        "and the LinSAT-style layer start near one portfolio in the relative interior of the "
-        "constraints, softmax near equal weight.",
-        f"Training: Adam, cosine steps, {config.epochs} epochs, batches of {config.batch_size}. "
-        "Learning rate of each arm: best mean validation score (Sharpe of the weights it would "
-        "hold; minus the price of shortfall where there is one) over the seeds "
-        f"{list(config.tuning_seeds)} on the last {100 * config.validation_fraction:g} % of the "
-        f"training days, from the same grid; then trained afresh on all training days with the "
-        f"seeds {list(config.seeds)}.",
-        "Mean–variance: the portfolio that meets the constraints and had the largest Sharpe ratio "
-        f"in the last {config.past} days (smallest variance where no excess return was positive).",
-    ]
-    text = "\n".join(f"- {point}" for point in points) + "\n\n" + table(header, rates)
-    return text + (f"\n\nCommand: `{command}`" if command else "")

@@ -27,9 +27,7 @@ def default_sectors(tickers: tuple[str, ...]) -> tuple[str, ...] | None:
     return tuple(known[name] for name in tickers)
 
 
-def load_sectors(
-    path: str | os.PathLike[str], tickers: tuple[str, ...]
-) -> tuple[str, ...]:
+def load_sectors(path: str | os.PathLike[str], tickers: tuple[str, ...]) -> tuple[str, ...]:
     """Read the sector of each ticker from a CSV file with a line ``ticker,sector`` each.
 
     Parameters
