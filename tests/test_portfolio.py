@@ -547,6 +547,7 @@ def test_claims_follow_the_numbers(result):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_conic_layer_finds_the_same_weights(mandates, kind):
     found = conic.measure_conic(mandates[kind], 1e-3, steps=2)
+    assert found is not None
     assert found["difference"] < 1e-4
     assert abs(found["projection"]["loss"] - found["cvxpylayers"]["loss"]) < 1e-3
 

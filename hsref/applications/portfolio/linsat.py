@@ -289,6 +289,6 @@ def linsat(scores: Any, families: Families, iterations: int) -> Any:
     >>> whole = (np.zeros(3, int), np.ones(1), True)
     >>> families = Families.of([(np.array([0, -1, -1]), np.array([0.5]), False), whole])
     >>> linsat(np.array([[5.0, 0.0, 0.0]]), families, 200).round(3)
-    array([[0.5 , 0.25, 0.25]])
+    array([[0.483, 0.259, 0.259]])
     """
     return limited(anp.exp(bounded(scores)), families, iterations)
