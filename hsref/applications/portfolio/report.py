@@ -192,10 +192,10 @@ def _arms(result: PortfolioResult) -> str:
         rows.append(
             [
                 LABELS[name],
-                with_error(before.get("loss"), before.get("loss_se")),
+                _minus(with_error(before.get("loss"), before.get("loss_se"))),
                 with_error(before["sharpe"], before.get("sharpe_se")),
                 with_error(after["sharpe"], after.get("sharpe_se")),
-                _interval(after["sharpe"], after.get("sharpe_se", math.nan), count),
+                _interval(after["sharpe"], after.get("sharpe_se", math.nan), count, ""),
                 power(after["violation"]),
                 power(after["violation_mean"]),
                 number(after.get("dead_fraction")),
@@ -222,10 +222,17 @@ def _arms(result: PortfolioResult) -> str:
     )
 
 
-def _interval(mean: float, error: float, count: int) -> str:
+def _minus(text: str) -> str:
+    """Return a number as text with a true minus sign."""
+    return text.replace("-", "−")
+
+
+def _interval(mean: float, error: float, count: int, sign: str = "+") -> str:
     """Return the 95 % t-interval of a mean as text."""
     half = half_width(error, count)
-    return f"{mean - half:+.3f} to {mean + half:+.3f}" if math.isfinite(half) else "–"
+    if not math.isfinite(half):
+        return "–"
+    return _minus(f"{mean - half:{sign}.3f} to {mean + half:{sign}.3f}")
 
 
 def _claims(result: PortfolioResult) -> str:
