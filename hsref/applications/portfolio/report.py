@@ -64,6 +64,7 @@ def details(result: PortfolioResult) -> dict[str, Any]:
         ],
         "memory": result.memory,
         "seconds": result.seconds,
+        "processor_seconds": result.processor_seconds,
     }
 
 
@@ -157,9 +158,9 @@ def _answer(result: PortfolioResult) -> str:
     lines.append(
         f"**What it cost.** {epoch['projection']} s of processor time an epoch, against "
         + ", ".join(f"{epoch[name]} for {LABELS[name]}" for name in epoch if name != "projection")
-        + f"; the largest process held {result.memory / 2**30:.2f} GiB. This call, tuning and "
-        f"evaluation included, took {result.seconds:.0f} s (less where an earlier call had done a "
-        "part)."
+        + f"; the largest process held {result.memory / 2**30:.2f} GiB. The steps of all runs, "
+        f"tuning included, took {result.processor_seconds:.0f} s of processor time; this call took "
+        f"{result.seconds:.0f} s, less where an earlier call had done a part."
     )
     dead = ours["train"]["dead_fraction"]
     lines.append(

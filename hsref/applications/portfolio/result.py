@@ -91,6 +91,8 @@ class PortfolioResult:
         Most bytes held by any process that trained.
     seconds : float
         Wall time of this call; of its last part, if it was interrupted.
+    processor_seconds : float
+        In the training steps of all runs, tuning and earlier calls included.
     """
 
     problem: Problem
@@ -104,6 +106,7 @@ class PortfolioResult:
     conic: dict[str, Any] | None
     memory: int
     seconds: float
+    processor_seconds: float
 
     def arm(self, name: str) -> dict[str, Any]:
         """Return the entry of one arm in ``results.json``.

@@ -146,6 +146,7 @@ def train(
         measure_conic(problem, chosen.networks["projection"].rate),
         max(run.memory for run in (*scored, *runs)),
         time.perf_counter() - begun,
+        sum(run.seconds for run in (*scored, *runs)),
     )
 
 
