@@ -116,18 +116,29 @@ class Claim:
     verdict : str
         "supported" (against every alternative), "mixed" (against some) or "not supported".
     evidence : str
+    holds, fails : tuple of str
+        Alternatives against which it holds, and does not.
     """
 
     claim: str
     verdict: str
     evidence: str
+    holds: tuple[str, ...]
+    fails: tuple[str, ...]
 
 
 def judged(claim: str, better: dict[str, bool], evidence: str) -> Claim:
-    """Return the claim with the verdict that `better`, one entry an alternative, makes."""
-    wins = list(better.values())
-    word = "supported" if all(wins) else "mixed" if any(wins) else "not supported"
-    return Claim(claim, word, evidence)
+    """Return the claim with the verdict that `better`, one entry an alternative, makes.
+
+    Examples
+    --------
+    >>> judged("less time", {"linsat": True, "softmax_penalty": False}, "").verdict
+    'mixed'
+    """
+    wins = tuple(arm for arm, one in better.items() if one)
+    rest = tuple(arm for arm in better if arm not in wins)
+    word = "supported" if not rest else "mixed" if wins else "not supported"
+    return Claim(claim, word, evidence, wins, rest)
 
 
 def claims(result: PortfolioResult) -> list[Claim]:

@@ -227,15 +227,15 @@ def draw_turnover(result: PortfolioResult) -> Any:
 
 
 def draw_dead(result: PortfolioResult) -> Any:
-    """Draw dead fractions and the Sharpe ratio against temperature, one line a scale."""
-    titles = ["Dead at the start", "Dead after training", "Test Sharpe ratio"]
+    """Draw dead projections, rank and Sharpe ratio against temperature, one line a scale."""
+    titles = ["Dead after training", "Rank after training", "Test Sharpe ratio"]
     drawing, axes = panels(titles, width=11.4, height=3.8)
     scales = list(dict.fromkeys(scale for _, scale, _ in result.study))
     colours = [COLOURS[name] for name in ("blue", "orange", "vermilion", "purple", "green")]
     for k, scale in enumerate(scales):
         cells = [(t, runs) for t, s, runs in result.study if s == scale]
         temperatures = [t for t, _ in cells]
-        for one, key in zip(axes, ("start_dead", "dead", "test_sharpe")):
+        for one, key in zip(axes, ("dead", "rank", "test_sharpe")):
             values = np.array([[run[key] for run in runs] for _, runs in cells]).T
             band(
                 one, temperatures, values, colours[k % len(colours)], marker="os^Dv"[k % 5],
@@ -245,7 +245,9 @@ def draw_dead(result: PortfolioResult) -> Any:
         one.set_xscale("log")
         one.set_xlabel("temperature / n")
     for one in axes[:2]:
-        one.set_ylim(-0.03, 1.03)
+        one.set_ylim(bottom=0.0)
     axes[0].set_ylabel("fraction of training windows")
-    axes[2].legend(frameon=False, fontsize=9.5)
+    axes[1].axhline(result.problem.constraints().dim, color=COLOURS["grey"], linestyle=":")
+    axes[1].set_ylabel("mean rank (dotted: dimension of the set)")
+    axes[0].legend(frameon=False, fontsize=9.5)
     return drawing

@@ -142,16 +142,18 @@ def _answer(result: PortfolioResult) -> str:
         f"projection ({'within' if exact <= EXACT else 'NOT within'} the promised {EXACT:g}), "
         f"{worst}."
     )
-    verdicts = claims(result)
-    wins = [f"{one.claim} ({one.evidence})" for one in verdicts if one.verdict == "supported"]
-    rest = [
-        f"{one.claim} ({one.verdict}: {one.evidence})"
-        for one in verdicts
-        if one.verdict != "supported"
-    ]
+    sides = []
+    for side in ("holds", "fails"):
+        parts = [
+            f"{one.claim} than {', '.join(LABELS[arm] for arm in getattr(one, side))}"
+            for one in claims(result)
+            if getattr(one, side)
+        ]
+        sides.append("; ".join(parts) or "nothing")
     lines.append(
         "**Where it wins, where it does not**, against the alternatives that know the constraints. "
-        f"Wins: {'; '.join(wins) or 'nothing'}. Does not win: {'; '.join(rest) or 'nothing'}."
+        f"It wins: {sides[0]}. It does not win: {sides[1]}. Numbers and verdicts on the claims are "
+        "in the next section."
     )
     costs = result.costs.arms
     epoch = {name: f"{one['epoch_seconds']:.2f}" for name, one in costs.items()}
@@ -194,8 +196,8 @@ def _arms(result: PortfolioResult) -> str:
             [
                 LABELS[name],
                 _minus(with_error(before.get("loss"), before.get("loss_se"))),
-                with_error(before["sharpe"], before.get("sharpe_se")),
-                with_error(after["sharpe"], after.get("sharpe_se")),
+                _minus(with_error(before["sharpe"], before.get("sharpe_se"))),
+                _minus(with_error(after["sharpe"], after.get("sharpe_se"))),
                 _interval(after["sharpe"], after.get("sharpe_se", math.nan), count, ""),
                 power(after["violation"]),
                 power(after["violation_mean"]),
@@ -286,6 +288,7 @@ def _costs(result: PortfolioResult) -> str:
             "not measured."
         )
     ours, theirs = conic["projection"], conic["cvxpylayers"]
+    left, right = (_minus(f"{one['loss']:.6f}") for one in (theirs, ours))
     return text + (
         f"\n\n**cvxpylayers**, on a part: the same network took {conic['steps']} steps of "
         f"{conic['windows']} windows with either layer. {1e3 * theirs['step_seconds']:.0f} ms a "
@@ -294,7 +297,7 @@ def _costs(result: PortfolioResult) -> str:
         f"{theirs['bytes'] / 2**20:.1f} MiB against {ours['bytes'] / 2**20:.1f} (that of "
         "cvxpylayers without what its compiled solver and PyTorch allocate), largest violation "
         f"{power(theirs['violation'])} against {power(ours['violation'])}, loss afterwards "
-        f"{theirs['loss']:.6f} against {ours['loss']:.6f}; the weights differ by at most "
+        f"{left} against {right}; the weights differ by at most "
         f"{power(conic['difference'])}."
     )
 
