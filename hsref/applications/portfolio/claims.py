@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXACT = 1e-12
 """The largest violation that counts as none."""
-SAME = 0.02
+SAME = {"step_seconds": 0.1, "step_bytes": 0.02}
 """Times and sizes within this part of each other count as equal."""
 
 
@@ -170,13 +170,13 @@ def claims(result: PortfolioResult) -> list[Claim]:
     ):
         costs = result.costs.arms
         mine = costs["projection"][key]
-        better = {arm: mine < (1.0 - SAME) * costs[arm][key] for arm in others}
+        better = {arm: mine < (1.0 - SAME[key]) * costs[arm][key] for arm in others}
         text = f"a step of {result.costs.batch} windows {mine * scale:.1f} {unit} against " + (
             ", ".join(f"{costs[arm][key] * scale:.1f} for {LABELS[arm]}" for arm in others)
         )
         if conic is not None:
             pair = [conic[name][conic_key] for name in ("projection", "cvxpylayers")]
-            better["cvxpylayers"] = pair[0] < (1.0 - SAME) * pair[1]
+            better["cvxpylayers"] = pair[0] < (1.0 - SAME[key]) * pair[1]
             text += (
                 f"; a step of {conic['windows']} windows {pair[0] * scale:.1f} {unit} against "
                 f"{pair[1] * scale:.1f} for cvxpylayers"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._common import check_folder, mean_and_error, write_json, write_text
 from .._report import number, power, signed, table, with_error
 from .claims import EXACT, claims, compare, half_width
+from .costs import REPEATS
 from .figures import LABELS, save_all
 from .protocol import protocol
 
@@ -246,7 +247,7 @@ def _claims(result: PortfolioResult) -> str:
         + (" and cvxpylayers" if result.conic is not None else "")
         + ". Supported if it holds against all of them, mixed if against some. A loss is lower if "
         f"the 95 % t-interval over seeds says so; a violation of at most {EXACT:g} counts as none; "
-        "times and sizes within 2 % count as equal."
+        "times within 10 % and sizes within 2 % count as equal."
     )
     return text + "\n\n" + table(["claim", "verdict", "what was measured"], rows)
 
@@ -276,7 +277,7 @@ def _costs(result: PortfolioResult) -> str:
     ]
     text = table(header, rows) + (
         f"\n\nSteps of {costs.batch} windows, {costs.steps} an epoch. Times are processor time, "
-        "medians, the arms taking turns in one process; the last column is that of the reported "
+        f"the least of {REPEATS}, the arms taking turns in one process; the last column is that of the reported "
         "runs themselves, which shared the machine with each other. The output layer is timed "
         "forward and back, on random scores. Memory is what NumPy and Python allocate at most, "
         f"beyond parameters and data; the largest process held {result.memory / 2**20:.0f} MiB in "
