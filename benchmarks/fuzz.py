@@ -123,10 +123,10 @@ def run_batch(tally: Tally, out: Path, key: dict[str, Any]) -> None:
             tally.add(form, kind, "refused", len(refused))
             if record is None:
                 return None
-            part = Batch(
-                batch.C, batch.x[keep], {k: v[keep] for k, v in batch.data.items()},
-                None if batch.z is None else batch.z[keep],
-            )  # fmt: skip
+            # The problem is the one that was solved: data at the call take the dtype of x.
+            data = {k: v[keep].astype(dtype) for k, v in batch.data.items()}
+            planted = None if batch.z is None else batch.z[keep]
+            part = Batch(batch.C, batch.x[keep], data, planted)
             verdict = judge(part, record, kind, rng)
     except TimeoutError:
         tally.add(form, kind, "hang", count)

@@ -236,6 +236,32 @@ def test_fuzz_accepts_only_farkas_vectors_that_prove():
         assert fuzz_checks.proof_missing(rows, proof._replace(ub=np.array(ub)), first)[0] > 0.1
 
 
+@pytest.mark.parametrize(
+    ("gap", "ub", "proved"),
+    [
+        (1e-16, [1.0, 1.0], True), (1e-16, [0.3, 0.3 - 5e-17], True), (1e-16, [1.0, 0.5], False),
+        (-1e-16, [1.0, 1.0], False), (0.0, [1.0, 1.0], False), (1e-16, [0.0, 0.0], False),
+    ],
+)  # fmt: skip
+def test_fuzz_settles_tiny_contradictions_exactly(gap, ub, proved):
+    import hsref
+
+    # against terms that cancel, 3 * 2 and 3 * 2, the contradiction is below their rounding
+    C = hsref.Polyhedron([[1.0, 3.0], [-1.0, -3.0]], [0.0, -gap], lower=-1.0, upper=2.0)
+    rows = fuzz_checks.Rows(fuzz_problems.Batch(C, np.zeros((1, 2))))
+    found = hsref.Multipliers(np.array([ub]), np.zeros((1, 0)), np.zeros((1, 2)), np.zeros((1, 2)))
+    assert (fuzz_checks.proof_missing(rows, found, np.array([0]))[0] == 0.0) == proved
+
+
+def test_fuzz_measures_shifted_sets_by_their_offset():
+    import hsref
+
+    C = hsref.Shifted(hsref.Box(-np.inf, 1.0, n=1), np.array([-1.0]))
+    x = np.array([[1.51356129e-08]])  # x + 1 keeps half of its digits
+    batch, record = fuzz_problems.Batch(C, x), hsref.projection(x, C)
+    assert fuzz_checks.judge(batch, record, "integer", np.random.default_rng(0))["reasons"] == [""]
+
+
 def test_fuzz_saves_what_crashes_and_tells_it_from_a_refusal(tmp_path, monkeypatch):
     key = fuzz.plan(10, 0, ["Simplex"])[0]
 
