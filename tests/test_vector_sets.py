@@ -702,3 +702,38 @@ def test_nearly_dependent_equations_are_solved_or_refused(dtype):
     assert caught.value.status == hsref.Status.SINGULAR
     # Less than that counts as dependent.
     solve(1e-13, x)
+
+
+def test_group_budgets_meet_a_total_that_leaves_no_room():
+    # total = all caps and limits: the root is where the sum of the groups bends into a constant
+    for seed in (22, 68, 70, 99, 104):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(20, 300))
+        groups, cap = rng.integers(-1, 3, n), np.abs(rng.normal(size=n))
+        room = np.array([cap[groups == g].sum() for g in range(3)])
+        upper = room * rng.choice([0.5, 0.75, 1.0], 3)
+        lower = upper * rng.choice([0.0, 0.5, 1.0], 3)
+        total = upper.sum() + cap[groups < 0].sum()
+        x = rng.normal(size=(400, n)) * 10.0 ** rng.uniform(-2.0, 3.0, (400, 1))
+        p = hsref.projection(x, GroupBudget(n, groups, lower, upper, total, cap))
+        assert np.abs(p.y.sum(axis=1) - total).max() <= 1e-13 * total
+        assert max(np.max(r) for r in p.residuals) <= 1e-12
+
+
+@pytest.mark.parametrize("row", [[5e-324, 0.0], [1e-310, 2e-310], [1.5e308, 1.5e308]])
+def test_rows_without_a_norm_are_refused(row):
+    for make in (
+        lambda: AffineSubspace([[1.0, 1.0], row], [0.0, 0.0]),
+        lambda: hsref.Polyhedron([[1.0, 1.0], row], [0.0, 0.0]),
+        lambda: hsref.Polyhedron(A_eq=[[1.0, 1.0], row], b_eq=[0.0, 0.0]),
+    ):
+        with pytest.raises(ValueError, match=r"row 1 of A_(ub|eq) must be zero or of a norm"):
+            make()
+
+
+def test_equations_whose_squares_underflow():
+    x = np.array([1.0, 2.0])
+    p = hsref.projection(x, AffineSubspace([[1e-200, 1e-200], [2e-200, 2e-200]], [1e-200, 2e-200]))
+    np.testing.assert_allclose(p.y, [0.0, 1.0], atol=1e-15)
+    with pytest.raises(hsref.InfeasibleError, match="contradicts"):
+        AffineSubspace([[1e-200, 1e-200], [2e-200, 2e-200]], [1e-200, 3e-200])

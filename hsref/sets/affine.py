@@ -35,6 +35,7 @@ from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_parameter
 from .one_row import CONSISTENT_TOL
 from .polyhedron import Polyhedron
+from .row_reduction import check_row_sizes, unit_rows
 
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
 _PIVOT_TOL = 1e-11
@@ -190,6 +191,7 @@ class AffineSubspace(PolyhedralSet):
             raise ValueError(f"A_eq must have shape (p, n) with n >= 1; got {np.shape(A_eq)}.")
         p, self.n = np.shape(A_eq)
         self.A_eq = as_parameter(A_eq, "A_eq", (p, self.n))
+        check_row_sizes(self.A_eq, "A_eq")
         if np.shape(b_eq) != (p,):
             raise ValueError(
                 f"b_eq must have one entry a row of A_eq, shape {(p,)}; got {np.shape(b_eq)}."
@@ -303,13 +305,11 @@ def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
     from scipy.linalg import qr, solve_triangular
 
     p, n = A.shape
-    norms = np.linalg.norm(A, axis=1)
-    norms = np.where(norms > 0.0, norms, 1.0)
+    unit, norms = unit_rows(A, n)
     if p == 0:
         return (
             np.zeros((0, n)), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.int64), norms
         )  # fmt: skip
-    unit = A / norms[:, None]
     factors: Any = qr(unit.T, mode="economic", pivoting=True)
     Q, R, order = factors
     r = int(np.sum(np.abs(np.diag(R)) > _PIVOT_TOL))
