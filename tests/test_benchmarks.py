@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ fuzz_checks = importlib.import_module("benchmarks.fuzz_checks")
 fuzz_problems = importlib.import_module("benchmarks.fuzz_problems")
 gate = importlib.import_module("benchmarks.gate")
 gpu_resources = importlib.import_module("benchmarks.gpu_resources")
+measure = importlib.import_module("benchmarks.measure")
 report = importlib.import_module("benchmarks.report")
 run = importlib.import_module("benchmarks.run")
 scaling = importlib.import_module("benchmarks.scaling")
@@ -251,6 +253,14 @@ def test_fuzz_settles_tiny_contradictions_exactly(gap, ub, proved):
     rows = fuzz_checks.Rows(fuzz_problems.Batch(C, np.zeros((1, 2))))
     found = hsref.Multipliers(np.array([ub]), np.zeros((1, 0)), np.zeros((1, 2)), np.zeros((1, 2)))
     assert (fuzz_checks.proof_missing(rows, found, np.array([0]))[0] == 0.0) == proved
+
+
+def test_limits_of_processor_time_leave_waiting_alone():
+    with measure.limit(0.02, processor=True):
+        time.sleep(0.1)
+    with pytest.raises(TimeoutError), measure.limit(0.02, processor=True):
+        while True:
+            pass
 
 
 def test_fuzz_measures_shifted_sets_by_their_offset():
