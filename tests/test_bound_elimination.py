@@ -211,3 +211,21 @@ def test_a_point_whose_multipliers_are_lost_is_refused():
     x[:3] = [-2.0, -1.0, 2.0]
     with pytest.raises(hsref.NotSolvedError, match="SINGULAR"):
         hsref.projection(x, C)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [-2.8824286694294224e-32, 0.175622228753349, -1.4608994909750173e-32,
+         0.8389091485236684, 7.658612837298766e-33, 0.9854686227229826],
+        [-9.021290545081109e-33, -1.3385287028525695e-33, 0.00469679568252995, 1.0,
+         0.9953032043174702, 1.2253550802146218e-32],
+    ],
+)  # fmt: skip
+def test_a_row_within_rounding_of_its_side_moves_nothing(x):
+    # The row misses its side by the last bit of the sum, and a coordinate is closer to its bound
+    # than that: following the bit let the coordinate go and caught it again for ever.
+    P = hsref.Polyhedron(A_eq=np.ones((1, 6)), b_eq=[2.0], lower=np.zeros(6), upper=np.ones(6))
+    p = hsref.projection(np.array(x), P)
+    assert p.method == "bounds eliminated"
+    np.testing.assert_allclose(p.y, np.clip(x, 0.0, 1.0), rtol=0.0, atol=1e-15)
