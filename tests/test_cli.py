@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_version(capsys):
 def test_no_command_shows_the_help(capsys):
     status, out, _ = ended(capsys)
     assert status == 0
-    for word in ("train", "info", "warmup"):
+    for word in ("train", "verify", "bench", "info", "warmup"):
         assert word in out
 
 
@@ -63,6 +64,26 @@ def test_info_lists_every_set_and_extra(capsys):
     assert (status, err) == (0, "")
     for name in (*REGISTRY, "numba", "apps", "torch", "portfolio"):
         assert name in out
+
+
+def test_bench_starts_what_the_checkout_holds(capfd):
+    root = Path(cli.__file__).resolve().parent.parent
+    if not (root / "benchmarks" / "workloads.py").exists():
+        pytest.skip("this copy comes without the benchmarks")
+    for name in cli.BENCHMARKS:
+        assert (root / "benchmarks" / f"{name}.py").is_file()
+    assert ended(capfd, "bench", "gate", "--help")[0] == 0
+    assert cli.main(["bench", "gate", "--dance"]) == 2
+    assert "python -m benchmarks.gate" in capfd.readouterr().err
+
+
+def test_bench_without_a_checkout_says_where_to_go(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "hsref" / "cli.py"))
+    status, out, err = ended(capsys, "bench", "gate")
+    assert (status, out) == (2, "")
+    assert "run hsref bench in the folder of a checkout." in err
+    assert err.count("\n") == 1
 
 
 def test_warmup_goes_through_every_set(capsys, monkeypatch):
