@@ -124,6 +124,42 @@ def test_bad_input_ends_in_one_sentence(capsys, tmp_path, monkeypatch, csv, argu
     assert list(tmp_path.iterdir()) == []
 
 
+ODD = ["two words", "ünïcode ✓", "'quoted' \"twice\"", "$HOME; echo ~ #", "-dash", "a\tb"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_paths(capsys, tmp_path, monkeypatch, csv, name):
+    monkeypatch.chdir(tmp_path)
+    prices = tmp_path / name / f"{name}.csv"
+    prices.parent.mkdir()
+    prices.write_bytes(csv.read_bytes())
+    trained = []
+
+    def train(config, prices, **_):
+        trained.append(prices)
+        raise hsref.applications.InputError("far enough.")
+
+    monkeypatch.setattr("hsref.applications.portfolio.train", train)
+    # as an argument of its own, or after "=" where it looks like an option
+    options = [f"--prices={prices}", f"--out={name}/results"]
+    status, _, err = ended(capsys, "train", "portfolio", "--quick", "--workers", "1", *options)
+    assert (status, err) == (2, "hsref: far enough.\n")
+    assert trained[0].tickers == tuple("ABCDE")
+    assert trained[0].source == f"{name}.csv"
+
+
+@pytest.mark.parametrize("application", cli.APPLICATIONS)
+@pytest.mark.parametrize("below", ["", "below", "two/below"])
+def test_a_file_where_a_folder_is_meant(capsys, csv, application, below):
+    out = csv / below if below else csv
+    options = ("--quick", "--workers", "1", "--out", str(out))
+    status, printed, err = ended(capsys, "train", application, *options)
+    assert (status, printed) == (2, "")
+    assert err == (
+        f"hsref: the results cannot go to {out}, because {csv} is a file, not a folder.\n"
+    )
+
+
 def test_a_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, _, err = ended(capsys, "train", "portfolio", "--quick")
