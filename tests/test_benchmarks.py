@@ -192,11 +192,26 @@ def test_oldest_releases_are_those_of_the_package():
     assert all("==" in one for one in oldest)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+reads_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@reads_proc
 def test_calls_do_not_grow_the_process():
     found = trust_memory.run(20_000)
     assert found["calls"] >= 15_000
     assert found["holds"], found["figure"]
+
+
+@reads_proc
+def test_growth_is_seen(monkeypatch):
+    import hsref._batch
+
+    kept = []
+    monkeypatch.setattr(hsref._batch, "SERIAL_COST", hsref._batch.SERIAL_COST)
+    leak = {"leak": (1.0, lambda k: kept.append(b"x" * 4096 + bytes([k % 256])))}
+    monkeypatch.setattr(trust_memory, "kinds", lambda: leak)
+    (row,) = trust_memory.measure(2000)["rows"]
+    assert row["growth_bytes"] > trust_memory.ALLOWED
 
 
 def test_occupancy_counts_whole_blocks_of_registers():
