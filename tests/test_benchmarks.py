@@ -29,6 +29,10 @@ measure = importlib.import_module("benchmarks.measure")
 report = importlib.import_module("benchmarks.report")
 run = importlib.import_module("benchmarks.run")
 scaling = importlib.import_module("benchmarks.scaling")
+trust = importlib.import_module("benchmarks.trust")
+trust_memory = importlib.import_module("benchmarks.trust_memory")
+trust_promises = importlib.import_module("benchmarks.trust_promises")
+trust_versions = importlib.import_module("benchmarks.trust_versions")
 workloads = importlib.import_module("benchmarks.workloads")
 
 
@@ -155,6 +159,62 @@ def test_gate_counts_repeat_and_a_change_is_named(monkeypatch):
     changed = first | {"W1": [first["W1"][0] + 100, first["W1"][1]]}
     assert "W1" in gate.compare(changed, first, same=True)[0]
     assert "missing" in gate.compare(first, {}, same=True)[0]
+
+
+def test_every_promise_rests_on_tests_that_exist():
+    for promise in trust_promises.PROMISES:
+        assert promise.tests, promise.text
+        assert promise.measured in {"", *trust.MEASUREMENTS, *trust.ELSEWHERE}
+        for target in promise.tests:
+            file, _, name = target.partition("::")
+            source = (ROOT / file).read_text(encoding="utf-8")
+            assert not name or f"\ndef {name}(" in source, target
+
+
+def test_the_table_of_trust_tells_what_holds_from_what_does_not():
+    about = {"hsref": "0", "python": "3", "numpy": "2", "numba": "0", "cpu": "c", "when": "now",
+             "load": [0.0], "seconds": 1.0}  # fmt: skip
+    assert "| yes |" not in trust.markdown({}).split("## Threads")[1]
+    good = {"passed": 2, "failed": 0, "skipped": 0, "seconds": 0.1}
+    targets = {test: dict(good) for promise in trust_promises.PROMISES for test in promise.tests}
+    found = {name: {"holds": True, "figure": "so much", "about": about}
+             for name in trust.MEASUREMENTS}  # fmt: skip
+    found["tests"] = {"holds": True, "figure": "", "targets": targets, "about": about}
+    text = trust.markdown(found).split("## Threads")[1]
+    assert "not yet run" not in text
+    assert "**no**" not in text
+    assert text.count("so much") == len(trust.MEASUREMENTS)
+    found["kills"]["holds"] = False
+    targets["tests/test_linking.py"]["failed"] = 1
+    assert trust.markdown(found).split("## Threads")[1].count("**no**") == 2
+
+
+def test_oldest_releases_are_those_of_the_package():
+    oldest = trust_versions.oldest_releases()
+    assert {one.partition("==")[0] for one in oldest} == {"numpy", "scipy", "numba", "autograd"}
+    assert all("==" in one for one in oldest)
+
+
+reads_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@reads_proc
+def test_calls_do_not_grow_the_process():
+    found = trust_memory.run(20_000)
+    assert found["calls"] >= 15_000
+    assert found["holds"], found["figure"]
+
+
+@reads_proc
+def test_growth_is_seen(monkeypatch):
+    import hsref._batch
+
+    kept = []
+    monkeypatch.setattr(hsref._batch, "SERIAL_COST", hsref._batch.SERIAL_COST)
+    leak = {"leak": (1.0, lambda k: kept.append(b"x" * 4096 + bytes([k % 256])))}
+    monkeypatch.setattr(trust_memory, "kinds", lambda: leak)
+    (row,) = trust_memory.measure(2000)["rows"]
+    assert row["growth_bytes"] > trust_memory.ALLOWED
 
 
 def test_occupancy_counts_whole_blocks_of_registers():
