@@ -31,6 +31,7 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_STEPS,
     INFO_WEAK,
     MAX_STEPS,
@@ -112,6 +113,21 @@ def simplex_threshold(z, total):
 
 
 @device_function
+def simplex_candidates(x, top, total, z):
+    """Write the entries of x - top above -total to the front of z; return their number.
+
+    Only they can be positive in the projection, and where x varies by more than the total they are
+    few, so that the passes of Newton's method over them cost next to nothing.
+    """
+    count = 0
+    for j in range(x.shape[0]):
+        value = x[j] - top
+        z[count] = value
+        count += 1 if value > -total else 0
+    return count
+
+
+@device_function
 def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
     """y = max(x - tau, 0); writes y, code, dual, info, margin; no scratch."""
     n = x.shape[0]
@@ -126,13 +142,18 @@ def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, wo
         simplex_of_zero(x, top, unit, y, code, info, margin)
         dual[0] = top
         return SOLVED
+    tau, passes = simplex_threshold(y[0 : simplex_candidates(x, top, total, y)], total)
+    if passes < 0:
+        return MAX_STEPS
     # Shifted by the largest entry, so that nothing cancels when x is large. Stored, because the
     # compiler may reassociate (x - top) - tau into x - (top + tau) but not across memory.
     for j in range(n):
         y[j] = x[j] - top
-    tau, passes = simplex_threshold(y, total)
-    if passes < 0:
-        return MAX_STEPS
+    info[INFO_STEPS] = passes
+    if info[INFO_SKIP_RECORD] == 1:
+        for j in range(n):
+            y[j] = max(y[j] - tau, 0.0)
+        return SOLVED
     # Within the tolerance of its bound and with no multiplier: active, decided here for good.
     # One small loop a purpose: each of them vectorises.
     tolerance = active_tol * total
@@ -156,7 +177,6 @@ def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, wo
     for j in range(n):
         y[j] = max(y[j], 0.0)
     dual[0] = tau + top
-    info[INFO_STEPS] = passes
     info[INFO_RANK_ACTIVE] = free - 1
     info[INFO_RANK_WORKING] = free - 1 + weak
     info[INFO_RANK_SUPPORT] = free - 1 + weak
