@@ -139,7 +139,7 @@ class HsrefOnDevice(peers.Peer):
         call()
         end.record()
         end.synchronize()
-        return 1e-3 * self.cuda.event_elapsed_time(begin, end)
+        return 1e-3 * begin.elapsed_time(end)
 
     def free(self) -> None:
         """Give the memory back."""

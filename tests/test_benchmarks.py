@@ -313,7 +313,8 @@ def test_goals_of_a_card_are_read_off_and_judged():
     part = {"seconds": 1e-3, "spread": 0.1, "bytes_per_second": 6e11, "flops_per_second": 1e9}
     slow = part | {"microseconds_a_sample": 300.0}
     fast = part | {"microseconds_a_sample": 10.0}
-    ours = {"peer": "hsref", "error": 1e-12, "parts": dict.fromkeys(("project", "projection", "HS product"), fast)}  # fmt: skip
+    parts = dict.fromkeys(("project", "projection", "HS product"), fast)
+    ours = {"peer": "hsref", "error": 1e-12, "parts": parts}
     peer = {"peer": "qpth", "parts": {"projection": slow}}
     gone = {"peer": "pinet", "failed": "x"}
     content = {

@@ -62,6 +62,14 @@ def stream_handle(stream: Any) -> int:
     return int(getattr(handle, "value", handle) or 0)
 
 
+def wait_for(stream: Any) -> None:
+    """Return when everything queued on a stream is finished."""
+    if stream:
+        stream.synchronize()
+    elif not simulated():
+        cuda.default_stream().synchronize()
+
+
 def legacy_stream() -> int:
     """Return the number of Numba's default stream, as DLPack wants to hear it."""
     return 2 if getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0) else 1

@@ -120,7 +120,7 @@ def _return(address: int) -> None:
 
 
 class Exported:
-    """A Numba device array that another library can take through DLPack.
+    """A device array, everything queued on it finished, that others can take through DLPack.
 
     Parameters
     ----------
@@ -141,10 +141,7 @@ class Exported:
         return self.kind, self.device
 
     def __dlpack__(self, *, stream: Any = None, **newer: Any) -> Any:
-        """Return a capsule; everything queued on the array's own stream is finished first."""
-        waiting = getattr(self.array, "stream", 0)
-        if waiting:
-            waiting.synchronize()
+        """Return a capsule of memory that is ready: no stream need wait for it."""
         return _capsule(self.array, self.kind, self.device, self.pointer)
 
 

@@ -21,6 +21,7 @@ from .compat import (
     require_device,
     simulated,
     view_of,
+    wait_for,
 )
 from .dlpack import Exported, Imported, importer, is_cuda_dlpack
 from .run import DeviceRecord, hs_device, project_device
@@ -52,12 +53,12 @@ class DeviceProjection:
     @property
     def y(self) -> Any:
         """The projections."""
-        return self._record.y.reshape((*self.batch_shape, *self.set.shape))
+        return _shaped(self._record.y, (*self.batch_shape, *self.set.shape), self._stream)
 
     @property
     def status(self) -> Any:
         """How each solve ended."""
-        return self._record.status
+        return _shaped(self._record.status, self.batch_shape, self._stream)
 
     def jacobian(self, selection: str | None = None) -> DeviceHSJacobian:
         """Return an element of the HS-Jacobian that multiplies device arrays."""
@@ -108,7 +109,7 @@ class DeviceHSJacobian:
         out = hs_device(
             record.set, record._record, record._packed, SELECTION_MASK[self.selection], rows, stream
         )
-        return like(v, out.reshape(array.shape))
+        return like(v, _shaped(out, array.shape, stream))
 
 
 def project_resident(
@@ -167,6 +168,11 @@ def as_device_array(x: Any, name: str) -> Any:
     return array
 
 
+def _shaped(array: Any, shape: tuple[int, ...], stream: Any) -> Any:
+    """Return a device array in another shape, and still bound to its stream, as a view is not."""
+    return array.reshape(shape).bind(stream)
+
+
 def _unmasked(x: Any, name: str) -> Any:
     if x.__cuda_array_interface__.get("mask") is not None:
         raise TypeError(f"{name} is a masked array; fill or drop its masked entries first.")
@@ -185,6 +191,8 @@ def like(x: Any, y: Any) -> Any:
     if take is None:
         # Numba's own array: it is on the device and offers its memory to whoever asks.
         return y
+    # A DLPack consumer has a stream of its own, of which ours knows nothing.
+    wait_for(getattr(y, "stream", 0))
     return take(Exported(y, device_number(), pointer_of(y)))
 
 
