@@ -47,7 +47,7 @@ class Work:
 WORKS = {
     "simplex": Work(
         Case("simplex", "simplex, n = 1000", "simplex", {"n": 1000}, 10**6, (), ({"n": 6}, 5)),
-        np.float32, ("torch_sort", "jax_sort"),
+        np.float32, ("hsref_block", "torch_sort", "jax_sort"),
     ),
     "birkhoff": Work(
         Case("birkhoff", "Birkhoff 4×4", "birkhoff", {"n": 4}, 10**7, (), ({"n": 3}, 4)),
@@ -66,11 +66,14 @@ WORKS = {
 def median_of(
     seconds: Callable[[Any], float], call: Callable[[], Any], budget: float
 ) -> dict[str, Any]:
-    """Warm a call up, then time it until the budget is spent; at least CALLS times."""
-    for _ in range(WARM_UP):
+    """Warm a call up, then time it until the budget is spent; at least CALLS times.
+
+    Once and once where there is no budget: that is a test of the path.
+    """
+    for _ in range(WARM_UP if budget > 0 else 1):
         call()
     times: list[float] = []
-    while len(times) < CALLS or (sum(times) < budget and len(times) < MOST_CALLS):
+    while len(times) < _calls(budget) or (sum(times) < budget and len(times) < MOST_CALLS):
         times.append(seconds(call))
     middle = statistics.median(times)
     quarters = np.percentile(times, [25, 75])
@@ -78,6 +81,10 @@ def median_of(
         "seconds": middle, "fastest": min(times), "calls": len(times),
         "spread": float((quarters[1] - quarters[0]) / middle) if middle > 0 else 0.0,
     }  # fmt: skip
+
+
+def _calls(budget: float) -> int:
+    return CALLS if budget > 0 else 1
 
 
 def round_to(problem: Problem, dtype: Any) -> Problem:
@@ -197,13 +204,15 @@ def crossover(work: Work, block: Problem, most: int, budget: float) -> list[dict
         x = np.resize(adapter.host_x, (batch, *C.shape))
         row: dict[str, Any] = {"batch": batch}
         if patience > 0:
-            timing = measure.median_time(lambda x=x: hsref.project(x, C), budget)
+            timing = measure.median_time(lambda x=x: hsref.project(x, C), budget, _calls(budget))
             row["cpu"] = timing["seconds"]
             # The next batch takes about ten times as long.
             patience = CPU_PATIENCE - 10.0 * timing["seconds"]
         adapter.spread(batch)
         row["device"] = median_of(adapter.seconds, adapter.project, budget)["seconds"]
-        there = measure.median_time(lambda x=x: hsref.project(x, C, device="cuda"), budget)
+        there = measure.median_time(
+            lambda x=x: hsref.project(x, C, device="cuda"), budget, _calls(budget)
+        )
         row["there_and_back"] = there["seconds"]
         adapter.free()
         rows.append(row)

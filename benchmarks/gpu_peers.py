@@ -149,6 +149,39 @@ class HsrefOnDevice(peers.Peer):
             self.cuda.current_context().deallocations.clear()
 
 
+class HsrefBlock(HsrefOnDevice):
+    """The kernels that give a block of threads to each sample; off by default."""
+
+    name = "hsref_block"
+    families = ("simplex",)
+    note = "a block a sample; off until measured"
+
+    def parts(self):
+        return {name: _Cooperative(call) for name, call in super().parts().items()}
+
+    def seconds(self, call):
+        if self.simulated:
+            from hsref._cuda import cooperative
+
+            # An interpreter has a thread of Python for each of them.
+            cooperative.THREADS = 2
+        return super().seconds(call)
+
+
+class _Cooperative:
+    """A call inside of which those kernels are on."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.release = getattr(call, "release", lambda: None)
+
+    def __call__(self) -> Any:
+        from hsref._cuda.cooperative import enabled
+
+        with enabled():
+            return self.call()
+
+
 class OnTorch:
     """Timing between events of PyTorch's current stream."""
 
@@ -241,7 +274,7 @@ class Pinet(OnJax, layers.PinetPeer):
     pass
 
 
-PEERS = {k.name: k for k in (TorchSort, Sinkhorn, SinkhornFused, Qpth, JaxSort, Pinet)}
+PEERS = {k.name: k for k in (HsrefBlock, TorchSort, Sinkhorn, SinkhornFused, Qpth, JaxSort, Pinet)}
 
 
 def missing(kind: type, device: str) -> str | None:

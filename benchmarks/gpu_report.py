@@ -137,8 +137,10 @@ def _header(content: dict[str, Any]) -> list[str]:
         "must do. *Error* and *gradient* are the largest against a certified reference on the "
         f"first samples; † marks an answer off by more than {ACCURATE:.0e}, or another map. "
         "`project` gives y alone, `projection` keeps what the backward needs, as the peers do; "
-        "*kernel alone* leaves out allocation and the one flag that returns to the host. A peer "
-        "that did not fit was given the batch shown.",
+        "*kernel alone* leaves out allocation and the one flag that returns to the host. "
+        "`hsref_block` gives a block of threads to each sample (`HSREF_CUDA_COOPERATIVE=1`); it is "
+        "off by default, and this table is to decide whether it stays so. A peer that did not fit "
+        "was given the batch shown.",
     ]  # fmt: skip
 
 

@@ -123,8 +123,9 @@ def write(rows: dict[str, Any], folder: Path, assembler: str) -> None:
         + ". Regenerate: `python -m benchmarks.gpu_resources`.", "",
         "One thread works on one sample. *Stack* and *spills* are bytes of local memory a thread; "
         "*occupancy* is the most that the registers allow in blocks of "
-        f"{BLOCK} threads. No kernel uses shared memory. Times need a device, and none was at "
-        "hand.", "",
+        f"{BLOCK} threads. Kernels named *block* give a block to each sample, keep its row in "
+        "shared memory, which may allow fewer threads still, and are off by default; no other "
+        "uses shared memory. Times need a device, and none was at hand.", "",
         "| kernel | PTX kB | " + " | ".join(
             f"{a} registers | stack | spill stores / loads | occupancy" for a in ARCHITECTURES
         ) + " |",

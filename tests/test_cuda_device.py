@@ -110,6 +110,38 @@ def test_a_sample_has_the_same_bits_in_every_batch(cuda, simulated):
         assert np.array_equal(y, np.resize(wanted, (batch, 5))), batch
 
 
+@pytest.mark.parametrize("total", [1.0, 0.0, 50.0])
+def test_a_block_for_each_sample_gives_the_same_record(cuda, simulated, monkeypatch, total):
+    from hsref._cuda import cooperative, run
+
+    if simulated:
+        monkeypatch.setattr(cooperative, "THREADS", 2)
+    n, count = (5, 2) if simulated else (1000, 500)
+    C = hsref.Simplex(n, total)
+    rng = np.random.default_rng(19)
+    x = np.concatenate([rng.normal(size=(count, n)), rng.integers(-2, 3, (count, n))])
+    here = hsref.projection(x, C)
+    with cooperative.enabled():
+        d = cuda.to_device(x)
+        record = hsref.projection(d, C)
+        there = record.to_host()
+        assert np.abs(there.y - here.y).max() <= 1e-14 * (1 + total)
+        if total > 0.0:
+            assert np.array_equal(hsref.project(d, C).copy_to_host(), there.y)
+        assert np.array_equal(there._raw.code, here._raw.code)
+        assert np.array_equal(there._raw.info[:, 1:4], here._raw.info[:, 1:4])
+        np.testing.assert_allclose(there._raw.dual, here._raw.dual, atol=1e-13)
+        np.testing.assert_allclose(there.margin, here.margin, atol=1e-13)
+        product = (record.jacobian() @ d).copy_to_host()
+        assert np.abs(product - here.jacobian() @ x).max() <= 1e-13
+        if total == 1.0:
+            with pytest.raises(ValueError, match="x must be finite"):
+                with np.errstate(invalid="ignore"):
+                    hsref.project(cuda.to_device(np.where(x > 1, np.nan, x)), C)
+        assert any(body is cooperative.simplex_rows for body in run._WHOLE)
+    assert cooperative.stand_in(C.kernel, 0) is None
+
+
 # -- streams and memory ---------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from .._batch import Kernel, RawRecord
 from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS
 from .._jit import DeviceFunction, specialise
 from ..sets.base import PolyhedralSet
+from . import cooperative
 from .compat import compile_device, cuda, device_number, require_device, simulated
 from .kernels import hs_grid, project_grid
 from .memory import BLOCK, require_product, require_projection, samples_that_fit, workspace
@@ -90,13 +91,17 @@ class Launch:
     """A kernel with all its arguments on the device, ready to run any number of times."""
 
     kernel: Any
-    blocks: int
-    stream: Any
+    configuration: tuple[Any, ...]
     arguments: tuple[Any, ...]
+
+    @property
+    def stream(self) -> Any:
+        """The stream it runs on."""
+        return self.configuration[2]
 
     def __call__(self) -> None:
         """Queue the kernel on its stream and return at once."""
-        self.kernel[self.blocks, BLOCK, self.stream](*self.arguments)
+        self.kernel[self.configuration](*self.arguments)
 
 
 def project_device(
@@ -127,7 +132,12 @@ def prepare_project(
     """Allocate everything that a projection writes; return (launch, record arrays, flag)."""
     kernel = C.kernel
     batch, n = x.shape
-    space, threads = workspace(C, kernel.work_size, kernel.iwork_size, batch, stream)
+    block = cooperative.stand_in(kernel, 0)
+    space, threads = (
+        workspace(C, kernel.work_size, kernel.iwork_size, batch, stream)
+        if block is None
+        else (None, 1)
+    )
     rows = batch if keep else threads
     y = cuda.device_array((batch, n), x.dtype, stream=stream)
     status = cuda.device_array(batch, np.int8, stream=stream)
@@ -140,12 +150,19 @@ def prepare_project(
     tape_i = cuda.device_array(max(taped * kernel.tape_ints, 1), np.int32, stream=stream)
     flag = cuda.to_device(np.zeros(1, np.int32), stream=stream)
     arrays = (y, status, code, dual, info, margin, tape_f, tape_i)
+    step = 0 if data.shape[0] == 1 else 1
+    if block is not None:
+        arguments = (
+            x, _to_device(C, data), step, active_tol, int(keep), *arrays[:6], flag,
+        )  # fmt: skip
+        shape = cooperative.configuration(batch, stream, 8 * n)
+        return Launch(_whole(kernel, block), shape, arguments), arrays, flag
     arguments = (
-        x, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), active_tol, int(keep),
+        x, _to_device(C, data), step, _shared(C), active_tol, int(keep),
         *arrays, kernel.tape_floats, kernel.tape_ints, *space, flag,
     )  # fmt: skip
     compiled = _kernel(kernel, "project_point", kernel.project_point, project_grid)
-    return Launch(compiled, -(-threads // BLOCK), stream, arguments), arrays, flag
+    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), arrays, flag
 
 
 def hs_device(
@@ -173,18 +190,24 @@ def prepare_hs(
 ) -> tuple[Launch, Any]:
     """Allocate what a product writes; return (launch, V g)."""
     kernel = C.kernel
-    space, threads = workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, g.shape[0], stream)
     out = cuda.device_array(g.shape, g.dtype, stream=stream)
+    block = cooperative.stand_in(kernel, 1)
+    if block is not None:
+        arguments = (g, record.y.shape[0], record.status, record.code, mask, out)
+        shape = cooperative.configuration(g.shape[0], stream, 0)
+        return Launch(_whole(kernel, block), shape, arguments), out
+    space, threads = workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, g.shape[0], stream)
     arguments = (
         g, record.y, record.status, record.code, record.tape_f, record.tape_i, kernel.tape_floats,
         kernel.tape_ints, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), mask,
         out, *space,
     )  # fmt: skip
     compiled = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
-    return Launch(compiled, -(-threads // BLOCK), stream, arguments), out
+    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), out
 
 
 _KERNELS: dict[tuple[str, DeviceFunction], Any] = {}
+_WHOLE: dict[Any, Any] = {}
 
 
 def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -> Any:
@@ -193,6 +216,13 @@ def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -
         bound = specialise(template, kernel.name, **{slot: routine})
         _KERNELS[key] = cuda.jit(bound._rebind("cuda", compile_device))
     return _KERNELS[key]
+
+
+def _whole(kernel: Kernel, body: Any) -> Any:
+    """Compile a kernel that needs no routine put in."""
+    if body not in _WHOLE:
+        _WHOLE[body] = cuda.jit(specialise(body, kernel.name)._rebind("cuda", compile_device))
+    return _WHOLE[body]
 
 
 def _shared(C: PolyhedralSet) -> tuple[Any, ...]:
