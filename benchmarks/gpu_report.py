@@ -120,7 +120,7 @@ def _header(content: dict[str, Any]) -> list[str]:
     rates = card["flops_per_second"]
     said = ", ".join(
         f"{name} {card[name]}"
-        for name in ("device", "compute capability", "memory", "multiprocessors")
+        for name in ("device", "driver", "compute capability", "memory", "multiprocessors")
         if name in card
     )
     matrix = ", ".join(f"{k} {1e-12 * v:.3g} Tflop/s" for k, v in rates.items())

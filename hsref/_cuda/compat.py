@@ -7,6 +7,8 @@ and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,8 @@ def describe() -> dict[str, str]:
     import numba
 
     facts = {"implementation": str(getattr(cuda, "implementation", "unknown"))}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        facts["numba-cuda"] = importlib.metadata.version("numba-cuda")
     if simulated():
         return {**facts, "device": "simulator", "numba": numba.__version__}
     try:
@@ -177,8 +181,11 @@ def describe() -> dict[str, str]:
     device = cuda.get_current_device()
     name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
     free, total = cuda.current_context().get_memory_info()
+    from numba.cuda.cudadrv.driver import driver
+
     return {
         **facts,
+        "driver": "CUDA " + ".".join(map(str, driver.get_version())),
         "device": name,
         "compute capability": ".".join(map(str, device.compute_capability)),
         "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
