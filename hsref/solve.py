@@ -267,7 +267,8 @@ def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[n
     Raises
     ------
     TypeError
-        The set has no such parameter, or declares no derivative in it.
+        The set has no such parameter, or declares no derivative in it; or x lives on a CUDA device
+        and the derivative of a parameter is wanted.
 
     Examples
     --------
@@ -352,7 +353,8 @@ def jvp(
     Raises
     ------
     TypeError
-        The set has no such parameter, or declares no derivative in it.
+        The set has no such parameter, or declares no derivative in it; or x lives on a CUDA device
+        and the derivative of a parameter is wanted.
 
     Examples
     --------
