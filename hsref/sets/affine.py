@@ -26,6 +26,7 @@ from .._codes import (
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
     PRIMAL_INFEASIBLE,
+    SINGULAR,
     SOLVED,
     SUPPORT_UPPER,
     WORKING_UPPER,
@@ -38,12 +39,46 @@ from .polyhedron import Polyhedron
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
 _PIVOT_TOL = 1e-11
 """Below this part of a unit row left over, the row depends on those before it."""
+_EPS = 2.220446049250313e-16
+_DUAL_TOL = 5e-10
+"""What x - y may differ from the combination of rows, relatively; a sample above is refused."""
+
+
+@device_function
+def rows_explain(x, y, dual, rows, norms, matrix):
+    """Return whether x - y is the combination of rows that the multipliers say, to _DUAL_TOL.
+
+    The multipliers of nearly dependent rows are large and cancel: their last digits alone may be
+    more than x - y.
+    """
+    n = x.shape[0]
+    terms = 0.0
+    for i in range(rows.shape[0]):
+        terms += abs(dual[rows[i]]) * norms[rows[i]]
+    size = 0.0
+    moved = 0.0
+    for j in range(n):
+        size = max(size, max(abs(x[j]), abs(y[j])))
+        moved = max(moved, abs(x[j] - y[j]))
+    size += moved
+    if (rows.shape[0] + 4) * _EPS * terms <= _DUAL_TOL * size:
+        return True
+    worst = 0.0
+    for j in range(n):
+        rest = x[j] - y[j]
+        for i in range(rows.shape[0]):
+            rest -= dual[rows[i]] * matrix[rows[i], j]
+        worst = max(worst, abs(rest))
+    return worst <= _DUAL_TOL * size
 
 
 @device_function
 def affine_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
-    """y = x - Q'(Qx - R^-T b_B), data = b, shared = (Q, R, T, rows, norms); scratch work[0:2r]."""
-    basis, triangle, combine, rows, norms = shared
+    """y = x - Q'(Qx - R^-T b_B), data = b; scratch work[0:2r].
+
+    shared = (Q, R, T, rows, norms, A).
+    """
+    basis, triangle, combine, rows, norms, matrix = shared
     n = x.shape[0]
     r = triangle.shape[0]
     p = data.shape[0] if rows.shape[0] > 0 else 0
@@ -91,6 +126,8 @@ def affine_project(x, data, shared, active_tol, y, code, dual, info, margin, wor
                 value -= triangle[i, k] * rest[k]
             rest[i] = value / triangle[i, i]
             dual[rows[i]] += rest[i] / norms[rows[i]]
+    if not rows_explain(x, y, dual, rows[:r], norms, matrix):
+        return SINGULAR
     for i in range(r):
         code[rows[i]] = _ROW
     info[INFO_RANK_ACTIVE] = n - r
@@ -142,7 +179,9 @@ class AffineSubspace(PolyhedralSet):
     Notes
     -----
     O(n rank) forward and backward a sample, after one pivoted QR factorisation of the rows.
-    V is the same everywhere.
+    V is the same everywhere. A row of which less than 1e-11 is independent of the others counts as
+    dependent. Where a little more is, the multipliers are huge and cancel; a sample that they do
+    not explain to 5e-10 any more is refused (``SINGULAR``).
 
     Examples
     --------
@@ -214,8 +253,8 @@ class AffineSubspace(PolyhedralSet):
         return Kernel(
             "AffineSubspace", affine_project, affine_hs, size=self.n, code_size=p + self.n,
             dual_size=p, work_size=2 * r, iwork_size=1, hs_work_size=r, hs_iwork_size=0,
-            shared=self._factor, methods=("orthonormal rows",), cost=8.0 * self.n * (r + 1),
-            hs_cost=4.0 * self.n * (r + 1),
+            shared=(*self._factor, self.A_eq), methods=("orthonormal rows",),
+            cost=8.0 * self.n * (r + 1), hs_cost=4.0 * self.n * (r + 1),
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:

@@ -53,7 +53,8 @@ def release_group(t, cap, begin, end, push):
     for k in range(begin, end):
         over = t[k] - min(max(t[k], 0.0), cap[k])
         # Less push lifts the entries: those held at 0 are released. More, those at the cap.
-        if over != 0.0 and over * push < 0.0 and abs(over) < abs(step):
+        # Signs are compared, not a product: that of two small numbers is 0.
+        if over != 0.0 and (over > 0.0) == (push < 0.0) and abs(over) < abs(step):
             step = over
             which = k
     shift_held(t, cap, begin, end, step)
