@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +27,8 @@ fuzz = importlib.import_module("benchmarks.fuzz")
 fuzz_checks = importlib.import_module("benchmarks.fuzz_checks")
 fuzz_problems = importlib.import_module("benchmarks.fuzz_problems")
 gate = importlib.import_module("benchmarks.gate")
+gpu = importlib.import_module("benchmarks.gpu")
+gpu_report = importlib.import_module("benchmarks.gpu_report")
 gpu_resources = importlib.import_module("benchmarks.gpu_resources")
 measure = importlib.import_module("benchmarks.measure")
 report = importlib.import_module("benchmarks.report")
@@ -359,3 +364,64 @@ def test_fuzz_found_points_that_corrections_had_moved_off_their_multipliers():
     assert len(keep) + len(refused) == 250
     assert refused
     assert np.abs(record.y).max() <= 1e12
+
+
+def test_the_table_of_a_card_is_made_in_the_simulator_and_marked(tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in gpu_report.RESULTS.glob("gpu.*")}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(tmp_path)],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, cwd=ROOT, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Simulator, not a measurement" in done.stdout
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(content["works"]) == set(gpu.WORKS)
+    for work in content["works"].values():
+        ours, *peers = work["results"]
+        assert ours["error"] <= 1e-6
+        assert ours["gradient_error"] is None or ours["gradient_error"] <= 1e-6
+        assert len(ours["parts"]) == 5
+        assert work["crossover"][0].keys() >= {"cpu", "device", "there_and_back"}
+        for row in peers:
+            assert "failed" not in row, row
+            assert "missing" in row or row["promise"] == "surrogate" or row["error"] <= 1e-6
+    goals = (tmp_path / "gpu.md").read_text().partition("## Goals")[2]
+    assert goals.count("| – | – |") == len(gpu_report.GOALS)
+    assert {p: p.stat().st_mtime_ns for p in gpu_report.RESULTS.glob("gpu.*")} == before
+    with pytest.raises(ValueError, match="simulator"):
+        gpu_report.write(gpu_report.RESULTS, content)
+
+
+def test_without_a_card_one_sentence_and_exit_code_2(capsys):
+    from hsref._cuda.compat import CudaUnavailableError, require_device
+
+    try:
+        require_device()
+    except CudaUnavailableError:
+        assert gpu.main([]) == 2
+        assert capsys.readouterr().out.count("\n") == 1
+    else:
+        pytest.skip("there is a device here")
+
+
+def test_goals_of_a_card_are_read_off_and_judged():
+    part = {"seconds": 1e-3, "spread": 0.1, "bytes_per_second": 6e11, "flops_per_second": 1e9}
+    slow = part | {"microseconds_a_sample": 300.0}
+    fast = part | {"microseconds_a_sample": 10.0}
+    parts = dict.fromkeys(("project", "projection", "HS product"), fast)
+    ours = {"peer": "hsref", "error": 1e-12, "parts": parts}
+    peer = {"peer": "qpth", "parts": {"projection": slow}}
+    gone = {"peer": "pinet", "failed": "x"}
+    content = {
+        "simulated": False, "tiny": False, "card": {"bytes_per_second": 1e12},
+        "works": {"general": {"results": [ours, peer, gone]}},
+    }  # fmt: skip
+    text = "\n".join(gpu_report._goals(content))
+    assert "| general: qpth over hsref | ≥ 20 × | 30 × | yes |" in text
+    assert "| general: pinet over hsref | ≥ 10 × | – | – |" in text
+    assert "| general, HS product: share of copy speed | ≥ 60 % | 60 % | yes |" in text
+    assert "| general: largest error | ≤ 1e-10 | 1e-12  | yes |" in text
+    rows = [{"batch": 1, "cpu": 1.0, "device": 2.0}, {"batch": 10, "cpu": 3.0, "device": 2.0}]
+    assert gpu_report.first_faster(rows, "device") == "from batch 10 on"
+    assert "no batch" in gpu_report.first_faster(rows[:1], "device")

@@ -127,8 +127,6 @@ ATOMIC = {
     "hsref/applications/_common.py": {"write_atomically", "write_text"},
     "hsref/applications/_checkpoint.py": {"write"},
     "hsref/applications/_report.py": {"save_figure"},
-    # the compiler's input, in a temporary folder
-    "hsref/_cuda/offline.py": {"assemble"},
 }
 
 
