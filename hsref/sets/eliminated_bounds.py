@@ -88,7 +88,6 @@ from .sparse_rows import (
     normal_matrix,
 )
 
-
 FAR = 1e3
 """Terms of x - A' nu beyond this many times the size of x and y: their rounding is in y."""
 
