@@ -96,9 +96,13 @@ def collect(sets: list[str], folder: Path) -> dict[str, Any]:
     path = folder / "gpu-resources.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     chosen = [kind for name, kind in REGISTRY.items() if not sets or name in sets]
+    names = {C.kernel.name for kind in chosen for C in kind.examples()}
     fresh: set[str] = set()
     with ThreadPoolExecutor(2) as pool:
-        for label, slot, dtype, kernel in labelled(chosen):
+        # Always all of them, so that a label means the same kernel whichever sets are asked for.
+        for label, slot, dtype, kernel in labelled(REGISTRY.values()):
+            if kernel.name not in names:
+                continue
             ptx = compile_ptx(kernel, slot, dtype)
             mark = hashlib.sha256(re.sub(r"//.*", "", ptx).encode()).hexdigest()[:12]
             fresh.add(label)
