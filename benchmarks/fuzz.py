@@ -31,9 +31,9 @@ from .fuzz_problems import FORMS, KINDS, SPECIAL, Batch, build, kinds_of
 RESULTS = Path(__file__).parent / "results"
 POINTS, SINGLE = 250, 20
 """Points in a batch; and in one whose data contradict, where each costs a proof."""
-PATIENCE, HARD = 60.0, 600.0
-"""Seconds after which a batch is called a hang (compilation apart); after which the process ends,
-should no signal get through."""
+PATIENCE, HARD = 60.0, 3600.0
+"""Seconds of processor time after which a batch is called a hang (compilation apart); and of the
+clock after which the process ends, should it wait forever."""
 SAVED = 5
 """Problems saved for each set and kind of failure."""
 REFUSALS = (ValueError, TypeError, hsref.NotSolvedError)
@@ -109,7 +109,7 @@ def run_batch(tally: Tally, out: Path, key: dict[str, Any]) -> None:
     try:
         with np.errstate(all="ignore"):
             _compile(tally, key)
-        with measure.limit(PATIENCE), np.errstate(all="ignore"):
+        with measure.limit(PATIENCE, processor=True), np.errstate(all="ignore"):
             try:
                 batch = build(form, kind, count, rng)
                 record, keep, refused = _solve(batch, np.dtype(dtype))
@@ -123,10 +123,10 @@ def run_batch(tally: Tally, out: Path, key: dict[str, Any]) -> None:
             tally.add(form, kind, "refused", len(refused))
             if record is None:
                 return None
-            part = Batch(
-                batch.C, batch.x[keep], {k: v[keep] for k, v in batch.data.items()},
-                None if batch.z is None else batch.z[keep],
-            )  # fmt: skip
+            # The problem is the one that was solved: data at the call take the dtype of x.
+            data = {k: v[keep].astype(dtype) for k, v in batch.data.items()}
+            planted = None if batch.z is None else batch.z[keep]
+            part = Batch(batch.C, batch.x[keep], data, planted)
             verdict = judge(part, record, kind, rng)
     except TimeoutError:
         tally.add(form, kind, "hang", count)

@@ -8,6 +8,7 @@ multiplied by any number.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ COMPACT = (hsref.L1Ball, hsref.Permutahedron, hsref.Turnover)
 SELECTIONS = ("active", "working", "support")
 PROBED = 60
 """Coordinates up to which all three selections are probed; above, the default one."""
+DENOMINATOR = 10**6
+"""Largest denominator of the fractions that exact proofs are tried with."""
 ALONE = 3
 """Samples of a batch solved again alone, for equal bits."""
 
@@ -42,6 +45,9 @@ class Rows:
         self.lower = self._side(batch, P, "lower", n, -np.inf)
         self.upper = self._side(batch, P, "upper", n, np.inf)
         self.A_norm, self.B_norm = _norms(self.A), _norms(self.B)
+        # Shifting rounds to the digits of the offset, which right-hand sides need not show.
+        offset = batch.C.offset if isinstance(batch.C, hsref.Shifted) else np.zeros(1)
+        self.offset = float(np.abs(offset).max())
 
     @staticmethod
     def _side(batch: Batch, P: Any, name: str, size: int, absent: float) -> np.ndarray:
@@ -89,7 +95,8 @@ def optimality(
     Returns
     -------
     dict of ndarray, shape (B,)
-        ``primal``: violation over |right-hand side| + row norm * largest entry of x and y.
+        ``primal``: violation over |right-hand side| + row norm * largest entry of x, y and the
+        offset of a shifted set.
         ``dual``: x - y minus the combination of rows, over that entry and the
         largest of the combination.
         ``sign``: negative part of a multiplier times row norm, over that entry.
@@ -98,6 +105,7 @@ def optimality(
     tol = TOLERANCE[dtype]
     floor = x.shape[1] * SMALLEST[dtype] / tol
     size = np.maximum(np.abs(x).max(axis=1), np.abs(y).max(axis=1))[:, None]
+    size = np.maximum(size, rows.offset)
     ub, eq, low, high = (np.asarray(v, np.float64) for v in found)
     one = np.ones(x.shape[1])
     primal, sign, gap = [], [], []
@@ -271,7 +279,8 @@ def proof_missing(rows: Rows, found: Any, empty: np.ndarray) -> np.ndarray:
 
     With w = A'ub + B'eq every point of the set has w'y <= b'ub + e'eq; the proof holds when the
     least value of w'y between the bounds is larger by more than the round-off of both sums, and w
-    is round-off where a bound is infinite. `empty` are the samples, `found` flat multipliers.
+    is round-off where a bound is infinite. What round-off leaves open is decided in rational
+    arithmetic (:func:`proved_exactly`). `empty` are the samples, `found` flat multipliers.
     """
     ub, eq = (np.asarray(v, np.float64)[empty] for v in (found.ub, found.eq))
     b, e, lower, upper = (
@@ -294,7 +303,43 @@ def proof_missing(rows: Rows, found: Any, empty: np.ndarray) -> np.ndarray:
     negative = np.maximum(-ub, 0.0).max(axis=1, initial=0.0)
     lacking = np.where(margin > round_off, 0.0, 1.0) + np.where(loose <= 1e-10, 0.0, loose)
     crossed = (lower > upper).any(axis=1)
-    return np.where(crossed, 0.0, lacking + negative)
+    missing = np.where(crossed, 0.0, lacking + negative)
+    for i in np.flatnonzero(missing > 0.0):
+        if proved_exactly(rows, ub[i], eq[i], b[i], e[i], lower[i], upper[i]):
+            missing[i] = 0.0
+    return missing
+
+
+def proved_exactly(
+    rows: Rows, ub: np.ndarray, eq: np.ndarray, b: np.ndarray, e: np.ndarray, lower: np.ndarray,
+    upper: np.ndarray,
+) -> bool:  # fmt: skip
+    """Return whether nearby multipliers, small fractions, prove one sample empty without rounding.
+
+    Two opposite rows whose right-hand sides, 0 and -1e-16, contradict each other are such a case:
+    against the terms that cancel in w the contradiction is nothing, and yet it is there.
+    """
+    largest = max(np.abs(ub).max(initial=0.0), np.abs(eq).max(initial=0.0))
+    if not 0.0 < largest < np.inf:
+        return False
+    weight = [Fraction(v / largest).limit_denominator(DENOMINATOR) for v in (*ub, *eq)]
+    used = [k for k, v in enumerate(weight) if v]
+    if any(weight[k] < 0 for k in used if k < len(ub)):
+        return False
+    sides = np.concatenate([b, e])
+    matrix = np.vstack([rows.A, rows.B])[used]
+    margin = Fraction(0)
+    for k in used:
+        if not np.isfinite(sides[k]):
+            return False
+        margin -= weight[k] * Fraction(float(sides[k]))
+    for j in range(len(lower)):
+        w = sum((weight[k] * Fraction(float(a)) for k, a in zip(used, matrix[:, j])), Fraction(0))
+        bound = lower[j] if w > 0 else upper[j]
+        if w and not np.isfinite(bound):
+            return False
+        margin += w * Fraction(float(bound)) if w else 0
+    return margin > 0
 
 
 def _prove(

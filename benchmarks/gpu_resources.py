@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,21 @@ def assemble(assembler: str, ptx: str, architecture: str) -> dict[str, int]:
     return {k: max(v, default=0) for k, v in found.items()}
 
 
+def labelled(kinds: Any) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield (label, slot, dtype, kernel) of every kernel; a repeated name gets a number."""
+    from hsref._cuda.offline import distinct
+
+    counted: dict[str, int] = {}
+    for name, slot, dtype, kernel in distinct(C for kind in kinds for C in kind.examples()):
+        base = f"{name} {slot.removesuffix('_point')} {dtype}"
+        counted[base] = counted.get(base, 0) + 1
+        label = base if counted[base] == 1 else f"{base} #{counted[base]}"
+        yield label, slot, dtype, kernel
+
+
 def collect(sets: list[str], folder: Path) -> dict[str, Any]:
     """Compile and assemble; return all rows, old ones included."""
-    from hsref._cuda.offline import compile_ptx, distinct
+    from hsref._cuda.offline import compile_ptx
     from hsref.sets import REGISTRY
 
     assembler = find_assembler()
@@ -83,13 +96,13 @@ def collect(sets: list[str], folder: Path) -> dict[str, Any]:
     path = folder / "gpu-resources.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     chosen = [kind for name, kind in REGISTRY.items() if not sets or name in sets]
-    counted: dict[str, int] = {}
+    names = {C.kernel.name for kind in chosen for C in kind.examples()}
     fresh: set[str] = set()
     with ThreadPoolExecutor(2) as pool:
-        for name, slot, dtype, kernel in distinct(C for kind in chosen for C in kind.examples()):
-            base = f"{name} {slot.removesuffix('_point')} {dtype}"
-            counted[base] = counted.get(base, 0) + 1
-            label = base if counted[base] == 1 else f"{base} #{counted[base]}"
+        # Always all of them, so that a label means the same kernel whichever sets are asked for.
+        for label, slot, dtype, kernel in labelled(REGISTRY.values()):
+            if kernel.name not in names:
+                continue
             ptx = compile_ptx(kernel, slot, dtype)
             mark = hashlib.sha256(re.sub(r"//.*", "", ptx).encode()).hexdigest()[:12]
             fresh.add(label)
@@ -111,6 +124,7 @@ def write(rows: dict[str, Any], folder: Path, assembler: str) -> None:
     said = subprocess.run([assembler, "--version"], capture_output=True, text=True, check=True)
     release = re.search(r"release ([\d.]+)", said.stdout)
     import hsref
+    from hsref.sets import REGISTRY
 
     versions = {p: importlib.metadata.version(p) for p in ("numba", "numba-cuda")}
     versions["hsref"] = hsref.__version__
@@ -123,8 +137,9 @@ def write(rows: dict[str, Any], folder: Path, assembler: str) -> None:
         + ". Regenerate: `python -m benchmarks.gpu_resources`.", "",
         "One thread works on one sample. *Stack* and *spills* are bytes of local memory a thread; "
         "*occupancy* is the most that the registers allow in blocks of "
-        f"{BLOCK} threads. No kernel uses shared memory. Times need a device, and none was at "
-        "hand.", "",
+        f"{BLOCK} threads. Kernels named *block* give a block to each sample, keep its row in "
+        "shared memory, which may allow fewer threads still, and are off by default; no other "
+        "uses shared memory. Times need a device, and none was at hand.", "",
         "| kernel | PTX kB | " + " | ".join(
             f"{a} registers | stack | spill stores / loads | occupancy" for a in ARCHITECTURES
         ) + " |",
@@ -140,6 +155,9 @@ def write(rows: dict[str, Any], folder: Path, assembler: str) -> None:
                 f"{100 * occupancy(use['registers'], threads):.0f} %",
             ]  # fmt: skip
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    absent = [label for label, *_ in labelled(REGISTRY.values()) if label not in rows]
+    if absent:
+        lines += ["", f"Not assembled yet: {', '.join(absent)}."]
     measure.write_atomically(folder / "gpu-resources.md", "\n".join([*lines, ""]))
 
 

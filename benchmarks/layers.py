@@ -26,6 +26,7 @@ class TorchPeer(Peer):
     package = "torch"
     threaded = True
     shaped = False
+    device = "cpu"
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import torch
@@ -37,8 +38,9 @@ class TorchPeer(Peer):
 
     def load(self, problem):
         shape = (-1, *problem.shape) if self.shaped else problem.x.shape
-        self.xt = self.torch.tensor(problem.x.reshape(shape), dtype=self.kind, requires_grad=True)
-        self.vt = self.torch.tensor(problem.v.reshape(shape), dtype=self.kind)
+        where = {"dtype": self.kind, "device": self.device}
+        self.xt = self.torch.tensor(problem.x.reshape(shape), requires_grad=True, **where)
+        self.vt = self.torch.tensor(problem.v.reshape(shape), **where)
         self.flat = problem.x.shape
 
     def call(self, x: Any) -> Any:
@@ -52,10 +54,11 @@ class TorchPeer(Peer):
         (self.gt,) = self.torch.autograd.grad(self.yt, self.xt, self.vt, retain_graph=True)
 
     def answer(self):
-        return self.yt.detach().numpy().reshape(self.flat)
+        # The first of them, where a batch repeats a block on a device.
+        return self.yt.detach()[: self.flat[0]].cpu().numpy().reshape(self.flat)
 
     def gradient(self):
-        return self.gt.detach().numpy().reshape(self.flat)
+        return self.gt.detach()[: self.flat[0]].cpu().numpy().reshape(self.flat)
 
 
 @register
@@ -70,7 +73,7 @@ class TorchSortPeer(TorchPeer):
             @staticmethod
             def forward(ctx, x):
                 u = torch.sort(x, dim=-1, descending=True).values
-                ranks = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+                ranks = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
                 shift = (u.cumsum(-1) - 1.0) / ranks
                 last = (u > shift).sum(-1, keepdim=True) - 1
                 y = (x - shift.gather(-1, last)).clamp(min=0.0)
@@ -186,10 +189,11 @@ class QpthPeer(TorchPeer):
         if q.n > 400:
             raise Failed("more than a minute a call at this size")
         G, h = one_sided(q)
-        empty = self.torch.zeros(0, dtype=self.kind)
+        where = {"dtype": self.kind, "device": self.device}
+        empty = self.torch.zeros(0, **where)
 
         def tensor(a):
-            return empty if a is None else self.torch.tensor(a, dtype=self.kind)
+            return empty if a is None else self.torch.tensor(a, **where)
 
         self.data = (
             tensor(np.eye(q.n)), tensor(G), tensor(h),
@@ -274,8 +278,8 @@ class JaxPeer(Peer):
 
     def load(self, problem):
         shape = (-1, *problem.shape) if self.shaped else problem.x.shape
-        self.xj = self.jax.numpy.asarray(problem.x.reshape(shape))
-        self.vj = self.jax.numpy.asarray(problem.v.reshape(shape))
+        self.xj = self.jax.numpy.asarray(problem.x.reshape(shape), self.dtype)
+        self.vj = self.jax.numpy.asarray(problem.v.reshape(shape), self.dtype)
         self.flat = problem.x.shape
 
     def forward(self):
@@ -286,10 +290,10 @@ class JaxPeer(Peer):
         self.gj = self.jax.block_until_ready(self.push(self.back, self.vj))
 
     def answer(self):
-        return np.asarray(self.yj).reshape(self.flat)
+        return np.asarray(self.yj[: self.flat[0]]).reshape(self.flat)
 
     def gradient(self):
-        return np.asarray(self.gj).reshape(self.flat)
+        return np.asarray(self.gj[: self.flat[0]]).reshape(self.flat)
 
 
 @register

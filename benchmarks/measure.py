@@ -191,8 +191,11 @@ def _once(peer: peers.Peer, problem: Problem, count: int) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when it has taken `seconds` (where there are signals)."""
+def limit(seconds: float, *, processor: bool = False) -> Iterator[None]:
+    """Raise TimeoutError in the block when it has taken `seconds` (where there are signals).
+
+    These are seconds of the clock, or of processor time, which other programs do not add to.
+    """
     if (
         not hasattr(signal, "setitimer")
         or threading.current_thread() is not threading.main_thread()
@@ -203,13 +206,16 @@ def limit(seconds: float) -> Iterator[None]:
     def ring(number: int, frame: Any) -> None:
         raise TimeoutError(f"took longer than {seconds:.0f} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer, number = (
+        (signal.ITIMER_PROF, signal.SIGPROF) if processor else (signal.ITIMER_REAL, signal.SIGALRM)
+    )
+    before = signal.signal(number, ring)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(timer, 0.0)
+        signal.signal(number, before)
 
 
 def run_peer(

@@ -29,7 +29,8 @@ _PLAIN = ("numpy", "builtins")
 def kind_of(x: Any, name: str = "x") -> str:
     """Return the framework that `x` belongs to, ``"numpy"`` for arrays, numbers and lists.
 
-    ``"dlpack"`` stands for any other array that can be exchanged through DLPack.
+    ``"cuda"`` stands for arrays on a CUDA device, ``"dlpack"`` for any other array that can be
+    exchanged through DLPack.
     """
     if isinstance(x, int | float | np.ndarray):
         return "numpy"
@@ -51,10 +52,12 @@ def kind_of(x: Any, name: str = "x") -> str:
             return "numpy"
         if root in BRIDGES:
             return BRIDGES[root]
-    if hasattr(type(x), "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False):
+    if hasattr(x, "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False):
         return "cuda"
     if hasattr(type(x), "__dlpack__") and hasattr(type(x), "__dlpack_device__"):
-        return "dlpack"
+        from ._cuda.dlpack import is_cuda_dlpack
+
+        return "cuda" if is_cuda_dlpack(x) else "dlpack"
     return "numpy"
 
 
@@ -67,10 +70,12 @@ def refuse_gradients(
     """
     for name, value in data.items():
         kind = kind_of(value, name)
+        if kind == "cuda":
+            raise TypeError(
+                f"{name} lives on a device; parameters are given as host arrays, wherever x lives."
+            )
         if kind in ("numpy", welcome):
             continue
-        if kind == "cuda":
-            raise TypeError(f"{name} lives on a device; parameters are given as host arrays.")
         if kind == "autograd":
             raise TypeError(
                 f"{name} carries gradients, which {owner} would drop: use project() with x of the "

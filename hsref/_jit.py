@@ -10,7 +10,8 @@ the CPU are put together to machine code is in :mod:`hsref._linking`.
 Cache. Numba keys its disk cache on the file that defines a function, so an edit to a callee in
 another file would go unseen. Here the name under which a twin is cached carries a digest of
 everything that can change its meaning: the byte code, constants and global scalars of the function
-and of all its callees. A stale hit is impossible, an unchanged tree hits.
+and of all its callees. A stale hit is impossible, an unchanged tree hits. The files themselves are
+in :mod:`hsref._caching`.
 """
 
 from __future__ import annotations
@@ -176,14 +177,18 @@ def _compile_cpu(py_func: types.FunctionType, **more: bool) -> Any:
         "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH),
         "pipeline_class": WholeProgramCompiler, **more,
     }  # fmt: skip
-    if os.environ.get("HSREF_DISABLE_CACHE"):
-        return numba.njit(**options)(py_func)
+    compiled: Any = numba.njit(**options)(py_func)
+    # With NUMBA_DISABLE_JIT it is the plain function.
+    if compiled is py_func or os.environ.get("HSREF_DISABLE_CACHE"):
+        return compiled
+    from ._caching import SealedCache
+
     try:
-        return numba.njit(cache=True, **options)(py_func)
+        compiled._cache = SealedCache(py_func)
     except RuntimeError:
         # Neither the package folder nor the user's cache folder can be written: compile each time.
         _warn_uncached()
-        return numba.njit(**options)(py_func)
+    return compiled
 
 
 @functools.cache

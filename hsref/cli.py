@@ -1,4 +1,4 @@
-"""The ``hsref`` command: ``hsref train``, ``verify``, ``info``, ``warmup``.
+"""The ``hsref`` command: ``hsref train``, ``verify``, ``bench``, ``info``, ``warmup``.
 
 Results go to standard output, progress and errors to standard error. Exit status 0 is success,
 1 a failure, 2 input that cannot be used (one sentence says why), 130 an interruption.
@@ -12,10 +12,12 @@ import importlib
 import importlib.util
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 APPLICATIONS = ("portfolio", "matching", "hyper-connections")
@@ -28,6 +30,9 @@ EXTRAS = {
     "cuda": ("numba_cuda",),
 }
 """What ``hsref info`` looks for, by extra."""
+
+BENCHMARKS = ("run", "scaling", "bridges", "gpu_resources", "fuzz", "trust", "gate")
+"""What ``hsref bench`` starts: scripts in the folder ``benchmarks`` of a source checkout."""
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hsref.theory import verify
 
         return verify.main(arguments[1:])
+    if arguments[:1] == ["bench"] and not {"-h", "--help"} & set(arguments[1:2]):
+        return _bench(arguments[1:])
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if not hasattr(chosen, "run"):
@@ -120,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(run=_train, application=application)
 
     commands.add_parser("verify", help="check every statement of the theory on every set")
+    commands.add_parser(
+        "bench",
+        help="measure speed and robustness, in a source checkout",
+        usage="hsref bench [NAME] [options of NAME]",
+        description=f"Start one of {', '.join(BENCHMARKS)} (default: run) from the folder "
+        "benchmarks of a source checkout; hsref bench NAME --help lists its options.",
+    )
     info = commands.add_parser("info", help="show versions, sets and what is installed")
     info.add_argument("--sets", action="store_true", help="only the sets, with shapes and costs")
     info.set_defaults(run=_info)
@@ -226,6 +240,33 @@ def _progress() -> Iterator[Callable[[Any], None]]:
             )
 
     yield tell
+
+
+# -- bench ----------------------------------------------------------------------------------------
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    """Run a benchmark of the source checkout that hsref, or the current folder, belongs to."""
+    name, rest = "run", list(arguments)
+    if rest and rest[0] in BENCHMARKS:
+        name = rest.pop(0)
+    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+        if (root / "benchmarks" / "workloads.py").is_file() and (root / "hsref").is_dir():
+            break
+    else:
+        _say(
+            "the benchmarks are part of the source checkout and not of the installed package; run "
+            "hsref bench in the folder of a checkout."
+        )
+        return BAD_INPUT
+    # The checkout comes first, so that what is measured is the code beside the benchmarks.
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-P", "-m", f"benchmarks.{name}", *rest]
+    try:
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where a benchmark keeps its rows.")
+        return INTERRUPTED
 
 
 # -- info and warmup ------------------------------------------------------------------------------

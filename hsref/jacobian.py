@@ -126,6 +126,11 @@ class HSJacobian:
     def _apply(self, v: Any) -> NDArray[Any]:
         record = self.record
         full = record.x.shape
+        if hasattr(v, "__cuda_array_interface__") or getattr(v, "__cuda_ndarray__", False):
+            raise TypeError(
+                "v lives on a CUDA device and the record of x on the host: copy v to the host, or "
+                "project x on the device."
+            )
         v = np.asarray(v)
         lead = v.ndim - len(full)
         if lead < 0 or v.shape[lead:] != full:

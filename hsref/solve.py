@@ -74,13 +74,14 @@ def project(
     ----------
     x : array_like, shape (*batch, *C.shape)
         Points, any number of batch axes. NumPy array, nested list, autograd box, PyTorch tensor,
-        JAX array, or any array with DLPack on the host; float32 or float64 (integers become
-        float64). Not modified.
+        JAX array, or any array with DLPack or the CUDA array interface; float32 or float64
+        (integers on the host become float64). Not modified.
     C : PolyhedralSet
         The set.
     device : None, "cpu" or "cuda"
-        Where to compute; host arrays are sent to the device and back. A `x` that lives on a CUDA
-        device already (Numba, CuPy, PyTorch) is projected there, and stays there; JAX arrays on
+        Where to compute; host arrays are sent to the device and back, in as many pieces as its
+        memory asks for. A `x` that lives on a CUDA device already (Numba, CuPy, PyTorch, or by
+        DLPack) is projected there, on the stream that it names, and stays there; JAX arrays on
         other devices are computed on the host, which ``"cpu"`` allows.
     n_threads : int, optional
         Threads to spread samples over; the number of usable processors by default, or the
@@ -266,7 +267,8 @@ def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[n
     Raises
     ------
     TypeError
-        The set has no such parameter, or declares no derivative in it.
+        The set has no such parameter, or declares no derivative in it; or x lives on a CUDA device
+        and the derivative of a parameter is wanted.
 
     Examples
     --------
@@ -297,6 +299,8 @@ def vjp(x: Any, C: PolyhedralSet, *, wrt: Any = "x", **keywords: Any) -> tuple[n
     >>> grads
     {'outer': 3.0, 'inner': 4.922222222222}
     """
+    if kind_of(x) == "cuda":
+        return _vjp_resident(x, C, wrt, keywords)
     record = projection(x, C, **keywords)
     y = record.y.copy()
     J = record.jacobian()
@@ -349,7 +353,8 @@ def jvp(
     Raises
     ------
     TypeError
-        The set has no such parameter, or declares no derivative in it.
+        The set has no such parameter, or declares no derivative in it; or x lives on a CUDA device
+        and the derivative of a parameter is wanted.
 
     Examples
     --------
@@ -359,12 +364,34 @@ def jvp(
     >>> jvp([2.0, 0.5], None, Box(0.0, 1.0, n=2), tangents={"upper": 0.25})[1]
     array([0.25, 0.  ])
     """
+    if kind_of(x) == "cuda":
+        if tangents or v is None:
+            raise TypeError(ON_DEVICE_X_ONLY)
+        y, push_x = _vjp_resident(x, C, "x", keywords)
+        return y, push_x(v)
     record = projection(x, C, **keywords)
     dy = np.zeros_like(record.x) if v is None else record.jacobian() @ v
     if tangents:
         degenerate = keywords.get("degenerate_data", "raise")
         dy = dy + push(record, tangents, degenerate_data=degenerate)
     return record.y.copy(), dy
+
+
+ON_DEVICE_X_ONLY = (
+    "where x lives on a CUDA device, only its own derivative is computed there: copy x to the host "
+    "for those of parameters."
+)
+
+
+def _vjp_resident(x: Any, C: PolyhedralSet, wrt: Any, keywords: Mapping[str, Any]) -> Any:
+    """Return y and the map g -> V g (V is symmetric), both on the device."""
+    if not (isinstance(wrt, str) and wrt == "x"):
+        raise TypeError(ON_DEVICE_X_ONLY)
+    from ._cuda.resident import copy_of, like
+
+    record: Any = projection(x, C, **keywords)
+    # A copy, as on the host: V reads the y of the record.
+    return like(x, copy_of(record.y, record._stream)), record.jacobian().__matmul__
 
 
 def warmup(sets: Any = None, dtypes: Any = (np.float64, np.float32)) -> list[str]:
@@ -473,6 +500,11 @@ def _solve_resident(
     if not C.plain_kernel:
         raise ValueError(f"{C!r} is solved on the host only: copy x to the host first.")
     array = as_device_array(x, "x")
+    if np.dtype(array.dtype).kind in "iu":
+        raise TypeError(
+            f"x holds {array.dtype} on the device, where nothing is cast: convert it to float32 or "
+            "float64 there."
+        )
     check_points(np.dtype(array.dtype), array.shape, C)
     batch_shape = array.shape[: array.ndim - len(C.shape)]
     solver = C._for_data(frozenset(data)) if data else C

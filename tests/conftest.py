@@ -15,7 +15,9 @@ pytest.register_assert_rewrite("certificates", "tolerances", "oracle")
 # Scripts that tests run in a process of their own; --doctest-modules would import them into ours.
 collect_ignore = [
     "code_mutations.py",
+    "cuda_inputs.py",
     "cuda_ptx.py",
+    "cuda_sanitized.py",
     "cuda_simulator.py",
     "make_adam_trace.py",
     "torch_simulator.py",

@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "hsref"
 
-# A room may import rooms of a lower storey, or its own. `_linking`, `_jit` and `_codes` know only
-# Numba and integers; the drivers that make kernels know nothing of any set.
+# A room may import rooms of a lower storey, or its own. `_linking`, `_caching`, `_jit` and `_codes`
+# know only Numba and integers; the drivers that make kernels know nothing of any set.
 STOREY = {
     "_codes": 0,
     "_linking": 0,
+    "_caching": 0,
     "_jit": 0,
     "_batch": 1,
     "sets": 2,
@@ -147,7 +148,7 @@ def test_only_the_jit_rooms_know_numba():
         if target.split(".")[0] in {"numba", "llvmlite"}
     }
     # `hsref info` and the reports of `hsref verify` name Numba's version
-    assert knowing <= {"_linking", "_jit", "_cuda", "cli", "theory"}
+    assert knowing <= {"_linking", "_caching", "_jit", "_cuda", "cli", "theory"}
 
 
 def test_only_the_interop_rooms_know_a_framework():

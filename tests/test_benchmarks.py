@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
+import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +27,17 @@ fuzz = importlib.import_module("benchmarks.fuzz")
 fuzz_checks = importlib.import_module("benchmarks.fuzz_checks")
 fuzz_problems = importlib.import_module("benchmarks.fuzz_problems")
 gate = importlib.import_module("benchmarks.gate")
+gpu = importlib.import_module("benchmarks.gpu")
+gpu_report = importlib.import_module("benchmarks.gpu_report")
 gpu_resources = importlib.import_module("benchmarks.gpu_resources")
+measure = importlib.import_module("benchmarks.measure")
 report = importlib.import_module("benchmarks.report")
 run = importlib.import_module("benchmarks.run")
 scaling = importlib.import_module("benchmarks.scaling")
+trust = importlib.import_module("benchmarks.trust")
+trust_memory = importlib.import_module("benchmarks.trust_memory")
+trust_promises = importlib.import_module("benchmarks.trust_promises")
+trust_versions = importlib.import_module("benchmarks.trust_versions")
 workloads = importlib.import_module("benchmarks.workloads")
 
 
@@ -154,6 +166,62 @@ def test_gate_counts_repeat_and_a_change_is_named(monkeypatch):
     assert "missing" in gate.compare(first, {}, same=True)[0]
 
 
+def test_every_promise_rests_on_tests_that_exist():
+    for promise in trust_promises.PROMISES:
+        assert promise.tests, promise.text
+        assert promise.measured in {"", *trust.MEASUREMENTS, *trust.ELSEWHERE}
+        for target in promise.tests:
+            file, _, name = target.partition("::")
+            source = (ROOT / file).read_text(encoding="utf-8")
+            assert not name or f"\ndef {name}(" in source, target
+
+
+def test_the_table_of_trust_tells_what_holds_from_what_does_not():
+    about = {"hsref": "0", "python": "3", "numpy": "2", "numba": "0", "cpu": "c", "when": "now",
+             "load": [0.0], "seconds": 1.0}  # fmt: skip
+    assert "| yes |" not in trust.markdown({}).split("## Threads")[1]
+    good = {"passed": 2, "failed": 0, "skipped": 0, "seconds": 0.1}
+    targets = {test: dict(good) for promise in trust_promises.PROMISES for test in promise.tests}
+    found = {name: {"holds": True, "figure": "so much", "about": about}
+             for name in trust.MEASUREMENTS}  # fmt: skip
+    found["tests"] = {"holds": True, "figure": "", "targets": targets, "about": about}
+    text = trust.markdown(found).split("## Threads")[1]
+    assert "not yet run" not in text
+    assert "**no**" not in text
+    assert text.count("so much") == len(trust.MEASUREMENTS)
+    found["kills"]["holds"] = False
+    targets["tests/test_linking.py"]["failed"] = 1
+    assert trust.markdown(found).split("## Threads")[1].count("**no**") == 2
+
+
+def test_oldest_releases_are_those_of_the_package():
+    oldest = trust_versions.oldest_releases()
+    assert {one.partition("==")[0] for one in oldest} == {"numpy", "scipy", "numba", "autograd"}
+    assert all("==" in one for one in oldest)
+
+
+reads_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@reads_proc
+def test_calls_do_not_grow_the_process():
+    found = trust_memory.run(20_000)
+    assert found["calls"] >= 15_000
+    assert found["holds"], found["figure"]
+
+
+@reads_proc
+def test_growth_is_seen(monkeypatch):
+    import hsref._batch
+
+    kept = []
+    monkeypatch.setattr(hsref._batch, "SERIAL_COST", hsref._batch.SERIAL_COST)
+    leak = {"leak": (1.0, lambda k: kept.append(b"x" * 4096 + bytes([k % 256])))}
+    monkeypatch.setattr(trust_memory, "kinds", lambda: leak)
+    (row,) = trust_memory.measure(2000)["rows"]
+    assert row["growth_bytes"] > trust_memory.ALLOWED
+
+
 def test_occupancy_counts_whole_blocks_of_registers():
     # 65 536 registers: 16 blocks of 128 threads at 32 each, 4 at 121 (handed out as 128)
     assert gpu_resources.occupancy(32, 2048) == 1.0
@@ -236,6 +304,39 @@ def test_fuzz_accepts_only_farkas_vectors_that_prove():
         assert fuzz_checks.proof_missing(rows, proof._replace(ub=np.array(ub)), first)[0] > 0.1
 
 
+@pytest.mark.parametrize(
+    ("gap", "ub", "proved"),
+    [
+        (1e-16, [1.0, 1.0], True), (1e-16, [0.3, 0.3 - 5e-17], True), (1e-16, [1.0, 0.5], False),
+        (-1e-16, [1.0, 1.0], False), (0.0, [1.0, 1.0], False), (1e-16, [0.0, 0.0], False),
+    ],
+)  # fmt: skip
+def test_fuzz_settles_tiny_contradictions_exactly(gap, ub, proved):
+    import hsref
+
+    # against terms that cancel, 3 * 2 and 3 * 2, the contradiction is below their rounding
+    C = hsref.Polyhedron([[1.0, 3.0], [-1.0, -3.0]], [0.0, -gap], lower=-1.0, upper=2.0)
+    rows = fuzz_checks.Rows(fuzz_problems.Batch(C, np.zeros((1, 2))))
+    found = hsref.Multipliers(np.array([ub]), np.zeros((1, 0)), np.zeros((1, 2)), np.zeros((1, 2)))
+    assert (fuzz_checks.proof_missing(rows, found, np.array([0]))[0] == 0.0) == proved
+
+
+def test_limits_of_processor_time_leave_waiting_alone():
+    with measure.limit(0.02, processor=True):
+        time.sleep(0.1)
+    with pytest.raises(TimeoutError), measure.limit(0.02, processor=True):
+        all(True for _ in itertools.count())
+
+
+def test_fuzz_measures_shifted_sets_by_their_offset():
+    import hsref
+
+    C = hsref.Shifted(hsref.Box(-np.inf, 1.0, n=1), np.array([-1.0]))
+    x = np.array([[1.51356129e-08]])  # x + 1 keeps half of its digits
+    batch, record = fuzz_problems.Batch(C, x), hsref.projection(x, C)
+    assert fuzz_checks.judge(batch, record, "integer", np.random.default_rng(0))["reasons"] == [""]
+
+
 def test_fuzz_saves_what_crashes_and_tells_it_from_a_refusal(tmp_path, monkeypatch):
     key = fuzz.plan(10, 0, ["Simplex"])[0]
 
@@ -263,3 +364,64 @@ def test_fuzz_found_points_that_corrections_had_moved_off_their_multipliers():
     assert len(keep) + len(refused) == 250
     assert refused
     assert np.abs(record.y).max() <= 1e12
+
+
+def test_the_table_of_a_card_is_made_in_the_simulator_and_marked(tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in gpu_report.RESULTS.glob("gpu.*")}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(tmp_path)],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, cwd=ROOT, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Simulator, not a measurement" in done.stdout
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(content["works"]) == set(gpu.WORKS)
+    for work in content["works"].values():
+        ours, *peers = work["results"]
+        assert ours["error"] <= 1e-6
+        assert ours["gradient_error"] is None or ours["gradient_error"] <= 1e-6
+        assert len(ours["parts"]) == 5
+        assert work["crossover"][0].keys() >= {"cpu", "device", "there_and_back"}
+        for row in peers:
+            assert "failed" not in row, row
+            assert "missing" in row or row["promise"] == "surrogate" or row["error"] <= 1e-6
+    goals = (tmp_path / "gpu.md").read_text().partition("## Goals")[2]
+    assert goals.count("| – | – |") == len(gpu_report.GOALS)
+    assert {p: p.stat().st_mtime_ns for p in gpu_report.RESULTS.glob("gpu.*")} == before
+    with pytest.raises(ValueError, match="simulator"):
+        gpu_report.write(gpu_report.RESULTS, content)
+
+
+def test_without_a_card_one_sentence_and_exit_code_2(capsys):
+    from hsref._cuda.compat import CudaUnavailableError, require_device
+
+    try:
+        require_device()
+    except CudaUnavailableError:
+        assert gpu.main([]) == 2
+        assert capsys.readouterr().out.count("\n") == 1
+    else:
+        pytest.skip("there is a device here")
+
+
+def test_goals_of_a_card_are_read_off_and_judged():
+    part = {"seconds": 1e-3, "spread": 0.1, "bytes_per_second": 6e11, "flops_per_second": 1e9}
+    slow = part | {"microseconds_a_sample": 300.0}
+    fast = part | {"microseconds_a_sample": 10.0}
+    parts = dict.fromkeys(("project", "projection", "HS product"), fast)
+    ours = {"peer": "hsref", "error": 1e-12, "parts": parts}
+    peer = {"peer": "qpth", "parts": {"projection": slow}}
+    gone = {"peer": "pinet", "failed": "x"}
+    content = {
+        "simulated": False, "tiny": False, "card": {"bytes_per_second": 1e12},
+        "works": {"general": {"results": [ours, peer, gone]}},
+    }  # fmt: skip
+    text = "\n".join(gpu_report._goals(content))
+    assert "| general: qpth over hsref | ≥ 20 × | 30 × | yes |" in text
+    assert "| general: pinet over hsref | ≥ 10 × | – | – |" in text
+    assert "| general, HS product: share of copy speed | ≥ 60 % | 60 % | yes |" in text
+    assert "| general: largest error | ≤ 1e-10 | 1e-12  | yes |" in text
+    rows = [{"batch": 1, "cpu": 1.0, "device": 2.0}, {"batch": 10, "cpu": 3.0, "device": 2.0}]
+    assert gpu_report.first_faster(rows, "device") == "from batch 10 on"
+    assert "no batch" in gpu_report.first_faster(rows[:1], "device")

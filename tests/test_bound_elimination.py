@@ -199,9 +199,10 @@ def test_the_choice_depends_on_the_set_alone():
     assert chosen(20, 5, 200, bounds=False) == "dual active set"
 
 
-def test_a_point_whose_multipliers_are_lost_is_refused():
+def test_a_row_that_repeats_a_bound_but_for_noise_keeps_its_multiplier():
     # The row's other entries are noise beside the first, whose bound the row repeats: found by
-    # fuzzing, where the multiplier of the row was dropped and the point returned as solved.
+    # fuzzing, where the multiplier of the row was dropped and the point returned as solved. From
+    # zero the multiplier need not grow: x violates the row by less than the tolerance.
     row = np.zeros(12)
     row[:3] = [2.0, -5.0994e-14, 1.0352e-14]
     lower, upper = np.full(12, -np.inf), np.full(12, np.inf)
@@ -209,5 +210,46 @@ def test_a_point_whose_multipliers_are_lost_is_refused():
     C = hsref.Polyhedron(row[None], [-4.0], lower=lower, upper=upper)
     x = np.zeros(12)
     x[:3] = [-2.0, -1.0, 2.0]
-    with pytest.raises(hsref.NotSolvedError, match="SINGULAR"):
-        hsref.projection(x, C)
+    p = hsref.projection(x, C)
+    assert max(float(r) for r in p.residuals) <= 1e-13
+    np.testing.assert_array_equal(p.y, x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [-2.8824286694294224e-32, 0.175622228753349, -1.4608994909750173e-32,
+         0.8389091485236684, 7.658612837298766e-33, 0.9854686227229826],
+        [-9.021290545081109e-33, -1.3385287028525695e-33, 0.00469679568252995, 1.0,
+         0.9953032043174702, 1.2253550802146218e-32],
+    ],
+)  # fmt: skip
+def test_a_row_within_rounding_of_its_side_moves_nothing(x):
+    # The row misses its side by the last bit of the sum, and a coordinate is closer to its bound
+    # than that: following the bit let the coordinate go and caught it again for ever.
+    P = hsref.Polyhedron(A_eq=np.ones((1, 6)), b_eq=[2.0], lower=np.zeros(6), upper=np.ones(6))
+    p = hsref.projection(np.array(x), P)
+    assert p.method == "bounds eliminated"
+    np.testing.assert_allclose(p.y, np.clip(x, 0.0, 1.0), rtol=0.0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        # The row and the equality leave y_2 = -1 alone, which is also its bound: a set without
+        # interior, whose multipliers may grow for ever.
+        ([-0.4992246019758282, 4.323404139121277, 2.349353089765196, 5.323305376587703], None),
+        ([0.0, 2.0, 3.0, -1.0], [1.5, -1.0, 4.0, 0.5]),
+    ],
+)
+def test_multipliers_without_bound_do_not_drown_the_point(x, y):
+    P = hsref.Polyhedron(
+        A_ub=[[-2.0, -1.0, -2.0, -2.0]], b_ub=[-11.0], A_eq=np.ones((1, 4)), b_eq=[5.0],
+        lower=[-np.inf, -1.0, 2.0, -np.inf], upper=[np.inf, 1.0, 4.0, np.inf],
+    )  # fmt: skip
+    p = hsref.projection(np.array(x), P)
+    assert p.method == "bounds eliminated"
+    assert max(float(r) for r in p.residuals) <= 1e-14
+    assert np.array_equal(hsref.project(np.array(x), P), p.y)
+    if y is not None:
+        np.testing.assert_allclose(p.y, y, rtol=0.0, atol=1e-14)

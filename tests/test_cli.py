@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_version(capsys):
 def test_no_command_shows_the_help(capsys):
     status, out, _ = ended(capsys)
     assert status == 0
-    for word in ("train", "info", "warmup"):
+    for word in ("train", "verify", "bench", "info", "warmup"):
         assert word in out
 
 
@@ -63,6 +64,26 @@ def test_info_lists_every_set_and_extra(capsys):
     assert (status, err) == (0, "")
     for name in (*REGISTRY, "numba", "apps", "torch", "portfolio"):
         assert name in out
+
+
+def test_bench_starts_what_the_checkout_holds(capfd):
+    root = Path(cli.__file__).resolve().parent.parent
+    if not (root / "benchmarks" / "workloads.py").exists():
+        pytest.skip("this copy comes without the benchmarks")
+    for name in cli.BENCHMARKS:
+        assert (root / "benchmarks" / f"{name}.py").is_file()
+    assert ended(capfd, "bench", "gate", "--help")[0] == 0
+    assert cli.main(["bench", "gate", "--dance"]) == 2
+    assert "python -m benchmarks.gate" in capfd.readouterr().err
+
+
+def test_bench_without_a_checkout_says_where_to_go(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "hsref" / "cli.py"))
+    status, out, err = ended(capsys, "bench", "gate")
+    assert (status, out) == (2, "")
+    assert "run hsref bench in the folder of a checkout." in err
+    assert err.count("\n") == 1
 
 
 def test_warmup_goes_through_every_set(capsys, monkeypatch):
@@ -107,6 +128,42 @@ def test_bad_input_ends_in_one_sentence(capsys, tmp_path, monkeypatch, csv, argu
     assert sentence in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+ODD = ["two words", "ünïcode ✓", "'quoted' \"twice\"", "$HOME; echo ~ #", "-dash", "a\tb"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_paths(capsys, tmp_path, monkeypatch, csv, name):
+    monkeypatch.chdir(tmp_path)
+    prices = tmp_path / name / f"{name}.csv"
+    prices.parent.mkdir()
+    prices.write_bytes(csv.read_bytes())
+    trained = []
+
+    def train(config, prices, **_):
+        trained.append(prices)
+        raise hsref.applications.InputError("far enough.")
+
+    monkeypatch.setattr("hsref.applications.portfolio.train", train)
+    # as an argument of its own, or after "=" where it looks like an option
+    options = [f"--prices={prices}", f"--out={name}/results"]
+    status, _, err = ended(capsys, "train", "portfolio", "--quick", "--workers", "1", *options)
+    assert (status, err) == (2, "hsref: far enough.\n")
+    assert trained[0].tickers == tuple("ABCDE")
+    assert trained[0].source == f"{name}.csv"
+
+
+@pytest.mark.parametrize("application", cli.APPLICATIONS)
+@pytest.mark.parametrize("below", ["", "below", "two/below"])
+def test_a_file_where_a_folder_is_meant(capsys, csv, application, below):
+    out = csv / below if below else csv
+    options = ("--quick", "--workers", "1", "--out", str(out))
+    status, printed, err = ended(capsys, "train", application, *options)
+    assert (status, printed) == (2, "")
+    assert err == (
+        f"hsref: the results cannot go to {out}, because {csv} is a file, not a folder.\n"
+    )
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

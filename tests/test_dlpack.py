@@ -20,7 +20,7 @@ class Array:
         self.values = np.array(values)
         self.device = device
 
-    def __dlpack__(self, **keywords):
+    def __dlpack__(self, stream=None, **keywords):
         return self.values.__dlpack__(**keywords)
 
     def __dlpack_device__(self):
@@ -62,12 +62,36 @@ def test_what_cannot_return_gets_a_sentence():
 
 
 def test_devices_and_gradients_get_a_sentence(library):
-    with pytest.raises(TypeError, match="DLPack device type 2"):
-        hsref.project(Array([1.0, 2.0, 3.0], device=(2, 0)), C)
+    with pytest.raises(TypeError, match="DLPack device type 10, neither the host nor a CUDA"):
+        hsref.project(Array([1.0, 2.0, 3.0], device=(10, 0)), C)
     x = Array([1.0, 2.0, 3.0])
     x.requires_grad = True
     with pytest.raises(TypeError, match="DLPack would drop"):
         hsref.project(x, C)
+
+
+def test_the_structures_are_those_of_numpy():
+    # Written by hand for CUDA; NumPy speaks the same language on the host.
+    from hsref._cuda import dlpack
+
+    a = np.arange(24, dtype=np.float32).reshape(4, 6)
+    before = len(dlpack._ALIVE)
+    exported = dlpack.Exported(a, 0, a.ctypes.data, kind=1)
+    b = np.from_dlpack(exported)
+    assert np.shares_memory(a, b)
+    np.testing.assert_array_equal(a, b)
+    del b
+    exported.__dlpack__()
+    assert len(dlpack._ALIVE) == before
+    for part in (a, a.T, a[::2, 1:]):
+        said = dlpack.Imported(Array(part), 1).__cuda_array_interface__
+        assert said["shape"] == part.shape
+        assert said["typestr"] == "<f4"
+    view = dlpack.Imported(exported, 1).__cuda_array_interface__
+    assert view["data"][0] == a.ctypes.data
+    assert view["strides"] == a.strides
+    with pytest.raises(TypeError, match="neither float32 nor float64"):
+        dlpack.Imported(Array(np.zeros(2, np.complex128)), 1)
 
 
 def test_as_data_or_in_a_record_it_is_refused(library):

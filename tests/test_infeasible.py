@@ -72,3 +72,24 @@ def test_round_off_in_redundant_equalities_is_forgiven():
     assert 0.1 + 0.2 != 0.3
     y = hsref.project(np.arange(4.0), hsref.Polyhedron(A_eq=A_eq, b_eq=b_eq))
     assert_close(A_eq @ y, b_eq, "feasible", y)
+
+
+def test_data_of_a_few_subnormal_units_are_never_called_empty():
+    # every set below holds the point z; its data round to a handful of digits
+    tiny = 5e-324
+    rng = np.random.default_rng(7)
+    solved = 0
+    for _ in range(150):
+        n, m = int(rng.integers(3, 10)), int(rng.integers(4, 12))
+        A = rng.integers(-2, 3, (m, n)).astype(float)
+        z = rng.integers(-2, 3, n) * 30.0
+        C = hsref.Polyhedron(
+            A, tiny * (A @ z), A[:2] @ np.eye(n), tiny * (A[:2] @ z),
+            lower=tiny * (z - 30 * rng.integers(0, 2, n)), upper=tiny * (z + 30),
+        )  # fmt: skip
+        try:
+            hsref.project(tiny * 1000.0 * rng.integers(-3, 4, n), C)
+            solved += 1
+        except hsref.NotSolvedError:
+            pass
+    assert solved > 0

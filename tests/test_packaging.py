@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
@@ -76,6 +77,17 @@ def test_sdist_can_be_tested(distributions):
 def test_runtime_dependencies_stay_four(project):
     names = {entry.split(">")[0] for entry in project["dependencies"]}
     assert names == {"numpy", "scipy", "numba", "autograd"}
+
+
+def test_classifiers_name_only_versions_that_ran(project):
+    prefix = "Programming Language :: Python :: 3."
+    named = {c.removeprefix(prefix) for c in project["classifiers"] if c.startswith(prefix)}
+    report = ROOT / "benchmarks" / "results" / "trust.json"
+    if not report.exists():
+        pytest.skip("this copy comes without the results of benchmarks.trust")
+    rows = json.loads(report.read_text(encoding="utf-8")).get("versions", {}).get("rows", {})
+    ran = {label.rpartition("Python 3.")[2] for label, row in rows.items() if row["passed"]}
+    assert named <= ran
 
 
 def test_version_is_written_in_agreement(project):

@@ -232,6 +232,25 @@ def test_immutable_picklable_printable(C):
 
 
 @sets
+def test_records_and_jacobians_travel(C):
+    x = shaped(points(C)[-12:], C)
+    record = hsref.projection(x, C)
+    J = record.jacobian("working")
+    for copied in (lambda a: pickle.loads(pickle.dumps(a)), copy.deepcopy, copy.copy):
+        again, operator = copied(record), copied(J)
+        for name, part in record.multipliers._asdict().items():
+            assert np.array_equal(getattr(again.multipliers, name), part)
+        assert np.array_equal(again.active.lower, record.active.lower)
+        assert operator.selection == "working"
+        assert np.array_equal(operator.rank, J.rank)
+        assert np.array_equal(operator @ x, J @ x)
+        assert np.array_equal(operator.T @ x, J.T @ x)
+    for one in (C, record, J):
+        assert hash(one) == hash(one)
+        assert one in {one}
+
+
+@sets
 def test_empty_batch_and_shapes(C):
     assert hsref.project(np.zeros((0, *C.shape)), C).shape == (0, *C.shape)
     assert hsref.project(np.zeros((2, 0, *C.shape)), C).shape == (2, 0, *C.shape)

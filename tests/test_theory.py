@@ -108,6 +108,33 @@ def test_farkas_with_data_replaced_in_the_call():
     assert not theory.check_farkas(C, proof)
 
 
+def test_farkas_is_as_strict_as_the_solver_and_no_stricter():
+    rows, both = [[1.0], [-1.0]], SimpleNamespace(ub=[1.0, 1.0], eq=[], lower=[0.0], upper=[0.0])
+    for gap in (3e-12, 1e-11, 1e-6, 1.0):
+        C = hsref.Polyhedron(A_ub=rows, b_ub=[1.0, -(1.0 + gap)])
+        with pytest.raises(hsref.InfeasibleError) as caught:
+            hsref.project(np.zeros(1), C)
+        assert theory.check_farkas(C, caught.value.certificate)
+        assert theory.check_farkas(C, both)
+    # what rounding may have done proves nothing, for the solver either
+    C = hsref.Polyhedron(A_ub=rows, b_ub=[1.0, -(1.0 + 4e-16)])
+    assert np.isfinite(hsref.project(np.zeros(1), C)).all()
+    assert not theory.check_farkas(C, both)
+    # terms that cancel bring their rounding with them
+    C = hsref.Polyhedron(A_ub=[[1.0], [-1.0]], b_ub=[1e8, -1e8 - 1e-7])
+    assert not theory.check_farkas(C, both)
+
+
+def test_farkas_of_subnormal_data():
+    both = SimpleNamespace(ub=[1.0, 1.0], eq=[], lower=[0.0], upper=[0.0])
+    for gap, proved in ((200, True), (2, False)):
+        C = SimpleNamespace(
+            A_ub=[[1.0], [-1.0]], b_ub=[5e-324, -(1 + gap) * 5e-324], A_eq=None, b_eq=None,
+            lower=None, upper=None,
+        )  # fmt: skip
+        assert bool(theory.check_farkas(C, both)) == proved
+
+
 def test_variational_inequality():
     C, x = hsref.Box(0.0, 1.0, n=2), np.array([2.0, 0.5])
     corners = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]

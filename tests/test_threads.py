@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import hsref
+from hsref.sets import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -242,6 +243,63 @@ def test_spawned_workers_give_the_same_bits():
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         there = pool.submit(project_there, x, C).result(timeout=120)
     assert there == hsref.project(x, C).tobytes()
+
+
+EVERY_SET = [
+    pytest.param(name, k, id=f"{name}-{k}")
+    for name, kind in REGISTRY.items()
+    for k in range(len(kind.examples()))
+]
+
+
+def bits(C: hsref.PolyhedralSet, dtype: str, n_threads: int | None = 1) -> dict[str, bytes]:
+    """Return what a projection says about points on faces, off them and far away, as bytes."""
+    rng = np.random.default_rng(7)
+    shape = (24, *C.shape)
+    x = np.concatenate(
+        [
+            rng.integers(-2, 3, shape),
+            rng.normal(size=shape),
+            1e3 * rng.normal(size=shape),
+            1e-3 * rng.normal(size=shape) + C.interior_point(),
+        ]
+    ).astype(dtype)
+    record = hsref.projection(x, C, n_threads=n_threads)
+    parts = {"y": record.y, "project": hsref.project(x, C, n_threads=n_threads)}
+    parts |= {f"multipliers {k}": v for k, v in record.multipliers._asdict().items()}
+    for selection in ("active", "working", "support"):
+        parts[selection] = record.jacobian(selection) @ x[::-1].copy()
+    for i in (0, 25, 95):
+        own = hsref.projection(x[i], C)
+        parts[f"alone {i}"] = np.stack([own.y, own.jacobian() @ x[::-1][i].copy()])
+        parts[f"in the batch {i}"] = np.stack([record.y[i], parts["active"][i]])
+    return {name: np.asarray(part).tobytes() for name, part in parts.items()}
+
+
+def bits_there(name: str, k: int, dtype: str) -> dict[str, bytes]:
+    return bits(REGISTRY[name].examples()[k], dtype)
+
+
+@pytest.fixture(scope="module")
+def spawned():
+    """Return a pool of one spawned process, which finds compiled what this process has used."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(("name", "k"), EVERY_SET)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.usefixtures("always_threaded")
+def test_every_set_gives_the_same_bits_everywhere(name, k, dtype, spawned):
+    C = REGISTRY[name].examples()[k]
+    here = bits(C, dtype)
+    assert here["project"] == here["y"]
+    for i in (0, 25, 95):
+        assert here[f"alone {i}"] == here[f"in the batch {i}"]
+    for n_threads in (2, 5):
+        assert bits(C, dtype, n_threads) == here
+    assert spawned.submit(bits_there, name, k, dtype).result(timeout=600) == here
 
 
 def test_the_number_of_threads_comes_from_the_environment():

@@ -341,6 +341,30 @@ def test_totals_that_differ_in_their_last_digits_agree():
     assert max(p.residuals) <= 1e-12
 
 
+@pytest.mark.parametrize("power", [-1000, -950, -700, 900, 1015])
+def test_data_near_the_ends_of_the_numbers(power):
+    # sums that agree up to a rounding, as sums of a plan do
+    r = np.array([6.0, 1.0, 6.0]) * 1.1
+    c = np.array([2.0, 3.0, 4.0, 0.0, 4.0]) * 1.1
+    c[1] *= 1.0 + 2.0**-51
+    x = np.array([[1.0, 2, 2, 1, 3], [2, 0, 1, 3, 3], [1, 1, 3, 1, 2]])
+    expected = hsref.projection(x, Transport(r, c))
+    size = 2.0**power
+    p = hsref.projection(size * x, Transport(size * r, size * c))
+    np.testing.assert_array_equal(p.y, size * expected.y)
+    np.testing.assert_array_equal(p.multipliers.eq, size * expected.multipliers.eq)
+    assert (p.margin, p.rank) == (expected.margin, expected.rank)
+
+
+def test_subnormal_data():
+    tiny = 5e-324
+    r, c = np.array([6.0, 1.0, 6.0]), np.array([2.0, 3.0, 4.0, 0.0, 4.0])
+    x = np.array([[1.0, 2, 2, 1, 3], [2, 0, 1, 3, 3], [1, 1, 3, 1, 2]])
+    expected = hsref.project(x, Transport(r, c))
+    y = hsref.project(tiny * x, Transport(tiny * r, tiny * c))
+    assert (np.abs(y / tiny - expected) <= 1.0).all()
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 NAN = float("nan")

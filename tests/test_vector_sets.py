@@ -663,3 +663,77 @@ def test_what_overflows_is_refused():
     # Where the answer is x itself it is right all the same.
     C = Scaled(hsref.Box(-1.0, np.inf, n=2), 1e-305)
     assert np.array_equal(hsref.project(np.array([1e8, 1.0]), C), [1e8, 1.0])
+
+
+@pytest.mark.parametrize("power", [-540, -900, -1020])
+def test_group_multipliers_of_tiny_data(power):
+    # groups whose caps add up to their limits: the multiplier moves until an entry is released
+    def solve(size):
+        groups = [2, -1, -1, 0, -1, 0, -1, -1, -1]
+        limits, cap = np.array([4.0, 0, 3]), np.array([3.0, 1, 2, 3, 1, 1, 3, 1, 1])
+        C = GroupBudget(9, groups, size * limits, size * limits, size * 14.4, size * cap)
+        return hsref.projection(size * np.array([1.0, 2, 2, 1, 2, -1, 3, -1, 2]), C)
+
+    expected, p = solve(1.0), solve(2.0**power)
+    assert expected.multipliers.ub.max() > 1.0
+    for got, want in zip((p.y, *p.multipliers), (expected.y, *expected.multipliers), strict=True):
+        np.testing.assert_allclose(got, 2.0**power * want, rtol=1e-12, atol=2.0**power * 1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_nearly_dependent_equations_are_solved_or_refused(dtype):
+    row, other = np.array([1.0, -2.0, -2.0, 1.0]), np.array([0.3, 0.1, -0.7, 1.9])
+    x, z = np.array([1.0, 0.0, 2.0, 3.0], dtype), np.array([-1.1, 0.3, 0.7, -0.2])
+
+    def solve(delta, point):
+        rows = np.vstack([row, row + delta * other, 2.0 * row])
+        return hsref.projection(point, AffineSubspace(rows, rows @ z))
+
+    for delta in (1e-2, 1e-4, 1e-6):
+        p = solve(delta, x)
+        rows = np.vstack([row, row + delta * other, 2.0 * row])
+        if dtype == np.float64:
+            rest = x - p.y - p.multipliers.eq @ rows
+            assert np.abs(rest).max() <= 1e-9 * (np.abs(x).max() + np.abs(x - p.y).max())
+        assert max(p.residuals) <= np.sqrt(np.finfo(dtype).eps)
+    # The multipliers are 1e10: what is left of x - y after they cancel is their rounding.
+    with pytest.raises(hsref.NotSolvedError) as caught:
+        solve(1e-10, x)
+    assert caught.value.status == hsref.Status.SINGULAR
+    # Less than that counts as dependent.
+    solve(1e-13, x)
+
+
+def test_group_budgets_meet_a_total_that_leaves_no_room():
+    # total = all caps and limits: the root is where the sum of the groups bends into a constant
+    for seed in (22, 68, 70, 99, 104):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(20, 300))
+        groups, cap = rng.integers(-1, 3, n), np.abs(rng.normal(size=n))
+        room = np.array([cap[groups == g].sum() for g in range(3)])
+        upper = room * rng.choice([0.5, 0.75, 1.0], 3)
+        lower = upper * rng.choice([0.0, 0.5, 1.0], 3)
+        total = upper.sum() + cap[groups < 0].sum()
+        x = rng.normal(size=(400, n)) * 10.0 ** rng.uniform(-2.0, 3.0, (400, 1))
+        p = hsref.projection(x, GroupBudget(n, groups, lower, upper, total, cap))
+        assert np.abs(p.y.sum(axis=1) - total).max() <= 1e-13 * total
+        assert max(np.max(r) for r in p.residuals) <= 1e-12
+
+
+@pytest.mark.parametrize("row", [[5e-324, 0.0], [1e-310, 2e-310], [1.5e308, 1.5e308]])
+def test_rows_without_a_norm_are_refused(row):
+    for make in (
+        lambda: AffineSubspace([[1.0, 1.0], row], [0.0, 0.0]),
+        lambda: hsref.Polyhedron([[1.0, 1.0], row], [0.0, 0.0]),
+        lambda: hsref.Polyhedron(A_eq=[[1.0, 1.0], row], b_eq=[0.0, 0.0]),
+    ):
+        with pytest.raises(ValueError, match=r"row 1 of A_(ub|eq) must be zero or of a norm"):
+            make()
+
+
+def test_equations_whose_squares_underflow():
+    x = np.array([1.0, 2.0])
+    p = hsref.projection(x, AffineSubspace([[1e-200, 1e-200], [2e-200, 2e-200]], [1e-200, 2e-200]))
+    np.testing.assert_allclose(p.y, [0.0, 1.0], atol=1e-15)
+    with pytest.raises(hsref.InfeasibleError, match="contradicts"):
+        AffineSubspace([[1e-200, 1e-200], [2e-200, 2e-200]], [1e-200, 3e-200])

@@ -233,6 +233,37 @@ def test_a_folder_made_by_other_code_is_refused(tmp_path, monkeypatch):
         verify.run(sets=["Box"], statements=["T3"], points=14, out=tmp_path)
 
 
+def test_what_a_crash_damaged_is_done_again(serial, tmp_path):
+    interrupted(tmp_path)
+    parts = sorted((tmp_path / "journal").glob("*.json"))
+    whole = parts[-1].read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"\xff\xfe"):
+        parts[-1].write_bytes(damaged)
+        verify.run(**QUICK, out=tmp_path)
+        assert content(tmp_path) == serial
+        for path in (tmp_path / "journal").glob("*.json"):
+            if path not in parts:
+                path.unlink()
+    (tmp_path / "request.json").write_text("{")
+    with pytest.raises(journal.FolderError, match=r"request.json is damaged; choose another"):
+        verify.run(**QUICK, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a file", "a file/below", "two words/ünïcode ✓/'quoted' $HOME"])
+def test_odd_folders(name, tmp_path, capsys):
+    (tmp_path / "a file").write_text("")
+    options = ["--sets", "Box", "--statements", "T3", "--points", "14", "--executor", "serial"]
+    status = verify.main([*options, "--out", str(tmp_path / name)])
+    if name.startswith("a file"):
+        err = capsys.readouterr().err.strip().split("\n")
+        assert status == 2
+        assert "the report cannot go to" in err[-1]
+        assert "choose another folder with --out." in err[-1]
+    else:
+        assert status == 0
+        assert "hsref verify --sets" in (tmp_path / name / "report.md").read_text("utf-8")
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

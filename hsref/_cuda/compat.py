@@ -7,8 +7,11 @@ and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from typing import Any
 
+import numpy as np
 from numba import cuda
 from numba.core import config
 
@@ -42,12 +45,36 @@ def require_device() -> None:
 
 def is_device_array(x: Any) -> bool:
     """Tell whether `x` already lives on a CUDA device (or in the simulator)."""
-    return hasattr(type(x), "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False)
+    # Asked of the object: a tensor has the attribute in its class, and offers it on a device only.
+    return hasattr(x, "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False)
 
 
 def external_stream(pointer: int) -> Any:
     """Return Numba's handle of a stream that another library made; 0 is the default stream."""
     return cuda.external_stream(pointer) if pointer else 0
+
+
+def stream_handle(stream: Any) -> int:
+    """Return the number that the driver knows a stream by, whichever object stands for it."""
+    if not stream:
+        return 0
+    handle = getattr(stream, "handle", None)
+    if handle is None:
+        return id(stream)
+    return int(getattr(handle, "value", handle) or 0)
+
+
+def wait_for(stream: Any) -> None:
+    """Return when everything queued on a stream is finished."""
+    if stream:
+        stream.synchronize()
+    elif not simulated():
+        cuda.default_stream().synchronize()
+
+
+def legacy_stream() -> int:
+    """Return the number of Numba's default stream, as DLPack wants to hear it."""
+    return 2 if getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0) else 1
 
 
 def on_device(index: int) -> Any:
@@ -60,11 +87,56 @@ def device_number() -> int:
     return 0 if simulated() else int(cuda.current_context().device.id)
 
 
-def view_of(x: Any, stream: Any) -> Any:
-    """Return Numba's view of another library's device array, bound to a stream."""
+def device_of(pointer: int) -> int | None:
+    """Return the number of the device that an address belongs to, None if nobody can tell."""
+    if simulated() or not pointer:
+        return None
+    try:
+        from cuda.bindings import driver
+    except ImportError:
+        return None
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    problem, ordinal = driver.cuPointerGetAttribute(attribute, pointer)
+    return None if int(problem) else int(ordinal)
+
+
+def pointer_of(array: Any) -> int:
+    """Return the address of a Numba array's memory (in the simulator, on the host)."""
+    if simulated():
+        return int(array.ctypes.data)
+    return int(array.__cuda_array_interface__["data"][0] or 0)
+
+
+def view_of(x: Any, stream: Any = None) -> Any:
+    """Return Numba's view of another library's device array.
+
+    Bound to `stream`, or to the one that the array names: what is queued there comes before our
+    launch only because we launch there too, so nobody need wait.
+    """
+    if simulated():
+        return _simulated_view(x, stream)
     array = cuda.as_cuda_array(x, sync=False)
-    array.stream = stream
+    if stream is not None:
+        array.stream = stream
     return array
+
+
+class _Described:
+    """What NumPy needs to see memory of the host that the simulator takes for a device's."""
+
+    def __init__(self, x: Any) -> None:
+        said = x.__cuda_array_interface__
+        keys = ("shape", "typestr", "data", "strides", "version")
+        self.__array_interface__ = {k: said[k] for k in keys if k in said}
+        self.owner = x
+
+
+def _simulated_view(x: Any, stream: Any) -> Any:
+    pointer = x.__cuda_array_interface__.get("stream")
+    if stream is None:
+        stream = external_stream(pointer) if pointer else 0
+    kind = type(cuda.to_device(np.zeros(1)))
+    return kind(np.asarray(_Described(x)), stream)
 
 
 def compile_device(py_func: Any) -> Any:
@@ -79,6 +151,13 @@ def free_bytes() -> int | None:
     return int(cuda.current_context().get_memory_info()[0])
 
 
+def release_pending() -> int:
+    """Give back what Numba frees late, and return the bytes that are free then."""
+    if not simulated():
+        cuda.current_context().deallocations.clear()
+    return free_bytes() or 0
+
+
 def processors() -> int:
     """Return the number of multiprocessors of the current device (1 in the simulator)."""
     if simulated():
@@ -91,6 +170,8 @@ def describe() -> dict[str, str]:
     import numba
 
     facts = {"implementation": str(getattr(cuda, "implementation", "unknown"))}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        facts["numba-cuda"] = importlib.metadata.version("numba-cuda")
     if simulated():
         return {**facts, "device": "simulator", "numba": numba.__version__}
     try:
@@ -100,8 +181,11 @@ def describe() -> dict[str, str]:
     device = cuda.get_current_device()
     name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
     free, total = cuda.current_context().get_memory_info()
+    from numba.cuda.cudadrv.driver import driver
+
     return {
         **facts,
+        "driver": "CUDA " + ".".join(map(str, driver.get_version())),
         "device": name,
         "compute capability": ".".join(map(str, device.compute_capability)),
         "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",

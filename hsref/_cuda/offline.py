@@ -15,6 +15,7 @@ import numpy as np
 from .._batch import Kernel
 from .._jit import DeviceFunction, specialise
 from .compat import compile_device, cuda
+from .cooperative import KERNELS
 from .kernels import hs_grid, project_grid
 
 CAPABILITY = (8, 0)
@@ -22,6 +23,8 @@ CAPABILITY = (8, 0)
 
 SLOTS = {"project_point": project_grid, "hs_point": hs_grid}
 """Grid kernels by the routine of a set that they call."""
+BLOCK_SLOTS = ("project_block", "hs_block")
+"""Names of the kernels of :mod:`hsref._cuda.cooperative`, which only some sets have."""
 
 
 class NoCompilerError(RuntimeError):
@@ -49,6 +52,10 @@ def signature(kernel: Kernel, slot: str, dtype: Any) -> tuple[Any, ...]:
     shared = nt.BaseTuple.from_types(tuple(array(a.dtype, a.ndim) for a in kernel.shared))
     x, f1, f2, ints = array(dtype, 2), array(f8, 1), array(f8, 2), nt.int64
     record = (x, array(i1, 1), array(i1, 2))
+    if slot == "project_block":
+        return (x, f2, ints, nt.float64, ints, *record, f2, array(i4, 2), f2, array(i4, 1))
+    if slot == "hs_block":
+        return (x, ints, array(i1, 1), array(i1, 2), ints, x)
     scratch = (f2, f2, f2, array(i4, 2))
     if slot == "project_point":
         return (
@@ -67,8 +74,8 @@ def compile_ptx(
     ----------
     kernel : Kernel
         The set's, as ``C.kernel``.
-    slot : {"project_point", "hs_point"}
-        Which of its routines.
+    slot : {"project_point", "hs_point", "project_block", "hs_block"}
+        Which of its routines, or which of the kernels that give a block to each sample.
     dtype : dtype
         Of x: float32 or float64.
     capability : (int, int)
@@ -88,8 +95,7 @@ def compile_ptx(
     asked = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
     try:
-        routine = getattr(kernel, slot)
-        bound = specialise(SLOTS[slot], kernel.name, **{slot: routine})
+        bound = _bound(kernel, slot)
         body = bound._rebind("cuda", compile_device)
         ptx, _ = cuda.compile_ptx(body, nt.void(*signature(kernel, slot, dtype)), cc=capability)
     except Exception as problem:
@@ -101,14 +107,22 @@ def compile_ptx(
     return ptx
 
 
+def _bound(kernel: Kernel, slot: str) -> DeviceFunction:
+    if slot in BLOCK_SLOTS:
+        return specialise(KERNELS[kernel.project_point][BLOCK_SLOTS.index(slot)], kernel.name)
+    return specialise(SLOTS[slot], kernel.name, **{slot: getattr(kernel, slot)})
+
+
 def distinct(sets: Any) -> Iterator[tuple[str, str, np.dtype, Kernel]]:
     """Yield (name, slot, dtype, kernel) of every kernel that differs in routine or types."""
     seen: set[tuple[str, DeviceFunction, Any]] = set()
     for C in sets:
         kernel = C.kernel
         for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
-            for slot in SLOTS:
-                key = (slot, getattr(kernel, slot), signature(kernel, slot, dtype))
+            blocks = BLOCK_SLOTS if kernel.project_point in KERNELS else ()
+            for slot in (*SLOTS, *blocks):
+                routine = getattr(kernel, slot, kernel.project_point)
+                key = (slot, routine, signature(kernel, slot, dtype))
                 if key not in seen:
                     seen.add(key)
                     yield kernel.name, slot, dtype, kernel

@@ -8,10 +8,23 @@ from typing import Any
 import numpy as np
 
 from .._codes import SELECTION_MASK, SELECTION_RANK
+from .._input import BRIDGES, kind_of
 from ..record import Projection
 from ..sets.base import PolyhedralSet
-from .compat import cuda, require_device, simulated
-from .run import DeviceRecord, hs_device, project_device, require_memory
+from .compat import (
+    cuda,
+    device_number,
+    device_of,
+    is_device_array,
+    legacy_stream,
+    pointer_of,
+    require_device,
+    simulated,
+    view_of,
+    wait_for,
+)
+from .dlpack import Exported, Imported, importer, is_cuda_dlpack
+from .run import DeviceRecord, hs_device, project_device
 
 
 class DeviceProjection:
@@ -40,12 +53,12 @@ class DeviceProjection:
     @property
     def y(self) -> Any:
         """The projections."""
-        return self._record.y.reshape((*self.batch_shape, *self.set.shape))
+        return _shaped(self._record.y, (*self.batch_shape, *self.set.shape), self._stream)
 
     @property
     def status(self) -> Any:
         """How each solve ended."""
-        return self._record.status
+        return _shaped(self._record.status, self.batch_shape, self._stream)
 
     def jacobian(self, selection: str | None = None) -> DeviceHSJacobian:
         """Return an element of the HS-Jacobian that multiplies device arrays."""
@@ -84,6 +97,11 @@ class DeviceHSJacobian:
         full = (*record.batch_shape, *record.set.shape)
         if array.shape[array.ndim - len(full) :] != full:
             raise ValueError(f"J @ v needs v shaped like x, {full}; got shape {array.shape}.")
+        if array.dtype != record.x.dtype:
+            raise TypeError(
+                f"J @ v needs v in the dtype of x, {record.x.dtype}, on the device; got "
+                f"{array.dtype}."
+            )
         rows = array.reshape((array.size // record.set.size, record.set.size))
         # On the stream of v, where the work that made v is queued; the record itself is complete,
         # because a projection waits for its flag before it returns.
@@ -91,7 +109,7 @@ class DeviceHSJacobian:
         out = hs_device(
             record.set, record._record, record._packed, SELECTION_MASK[self.selection], rows, stream
         )
-        return like(v, out.reshape(array.shape))
+        return like(v, _shaped(out, array.shape, stream))
 
 
 def project_resident(
@@ -104,29 +122,45 @@ def project_resident(
     *,
     keep: bool,
 ) -> DeviceProjection:
-    """Project a device array that has been checked by :func:`as_device_points`."""
+    """Project a device array that :func:`as_device_array` returned."""
     stream = getattr(x, "stream", 0) or 0
     batch_shape = x.shape[: x.ndim - len(C.shape)]
     flat = x.reshape((x.size // C.size, C.size))
-    require_memory(C, x.dtype.itemsize, keep, flat.shape[0])
     record = project_device(C, flat, packed, active_tol, keep=keep, stream=stream)
     return DeviceProjection(C, x, record, packed, data, selection, batch_shape, stream)
 
 
 def as_device_array(x: Any, name: str) -> Any:
-    """Return a Numba view of a device array, or raise a sentence."""
+    """Return a Numba view of a device array, or raise a sentence.
+
+    Takes anything with the CUDA array interface, and anything that DLPack finds on a CUDA device.
+    """
     require_device()
-    if simulated():
-        array = x
-        if not getattr(x, "__cuda_ndarray__", False):
-            raise TypeError(f"{name} lives on the host; send it to the device first.")
-    elif hasattr(x, "__cuda_array_interface__"):
-        array = cuda.as_cuda_array(x)
-    else:
+    framework = kind_of(x, name)
+    if framework in BRIDGES.values():
+        # Its stream and its gradients are known to its bridge alone.
+        raise TypeError(f"{name} is a {framework} array and x is not: give both as one kind.")
+    shared = not is_device_array(x) and is_cuda_dlpack(x)
+    if not shared and not is_device_array(x):
         raise TypeError(
             f"{name} is a {type(x).__name__} on the host while x lives on the device: send it to "
             "the device first (numba.cuda.to_device, cupy.asarray)."
         )
+    if getattr(x, "requires_grad", False):
+        raise TypeError(
+            f"{name} is a {type(x).__name__} that requires a gradient, which would be dropped "
+            "here: pass the value alone, and use projection(x, C).jacobian() for the derivative."
+        )
+    if simulated() and getattr(x, "__cuda_ndarray__", False):
+        array = x
+    else:
+        array = view_of(Imported(x, legacy_stream()) if shared else _unmasked(x, name))
+        there, here = device_of(pointer_of(array)), device_number()
+        if there is not None and there != here:
+            raise ValueError(
+                f"{name} lives on CUDA device {there} and the current one is {here}: call inside "
+                f"`with numba.cuda.gpus[{there}]:`, with everything on that device."
+            )
     if not array.flags["C_CONTIGUOUS"]:
         raise ValueError(
             f"{name} is not contiguous on the device; make a contiguous copy of it first."
@@ -134,10 +168,36 @@ def as_device_array(x: Any, name: str) -> Any:
     return array
 
 
-def like(x: Any, y: Any) -> Any:
-    """Return the device array y as the kind of array x is."""
-    if type(x).__module__.partition(".")[0] == "cupy":
-        import cupy
+def _shaped(array: Any, shape: tuple[int, ...], stream: Any) -> Any:
+    """Return a device array in another shape, and still bound to its stream, as a view is not."""
+    return array.reshape(shape).bind(stream)
 
-        return cupy.asarray(y)
-    return y
+
+def _unmasked(x: Any, name: str) -> Any:
+    if x.__cuda_array_interface__.get("mask") is not None:
+        raise TypeError(f"{name} is a masked array; fill or drop its masked entries first.")
+    return x
+
+
+def like(x: Any, y: Any) -> Any:
+    """Return the device array y as the kind of array x is, where its library can take it."""
+    if is_device_array(x):
+        if type(x).__module__.partition(".")[0] == "cupy":
+            import cupy
+
+            return cupy.asarray(y)
+        return y
+    take = importer(x)
+    if take is None:
+        # Numba's own array: it is on the device and offers its memory to whoever asks.
+        return y
+    # A DLPack consumer has a stream of its own, of which ours knows nothing.
+    wait_for(getattr(y, "stream", 0))
+    return take(Exported(y, device_number(), pointer_of(y)))
+
+
+def copy_of(y: Any, stream: Any) -> Any:
+    """Return a copy of a device array, made on a stream."""
+    new = cuda.device_array(y.shape, y.dtype, stream=stream)
+    new.copy_to_device(y, stream=stream)
+    return new

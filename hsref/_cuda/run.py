@@ -11,23 +11,10 @@ from .._batch import Kernel, RawRecord
 from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS
 from .._jit import DeviceFunction, specialise
 from ..sets.base import PolyhedralSet
-from .compat import (
-    compile_device,
-    cuda,
-    device_number,
-    free_bytes,
-    processors,
-    require_device,
-    simulated,
-)
+from . import cooperative
+from .compat import compile_device, cuda, device_number, require_device, simulated
 from .kernels import hs_grid, project_grid
-
-BLOCK = 128
-THREADS_PER_PROCESSOR = 1024
-MEMORY_SHARE = 0.8
-"""Part of the free device memory a call may take."""
-WORKSPACES = 16
-"""Workspaces a set keeps (one a stream and size) before it starts over."""
+from .memory import BLOCK, require_product, require_projection, samples_that_fit, workspace
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ def project_host(
         from .._batch import run_project
 
         return run_project(kernel, x, data, active_tol, keep=keep, n_threads=1)
-    piece = _samples_that_fit(kernel, x.dtype.itemsize, keep, batch)
+    piece = samples_that_fit(kernel, x.dtype.itemsize, keep, batch)
     parts = []
     for begin in range(0, batch, piece):
         end = min(begin + piece, batch)
@@ -94,7 +81,27 @@ def project_host(
                     np.empty(0), np.empty(0, np.int32), np.zeros(1, int), np.zeros(1, int),
                 )
             )  # fmt: skip
+        # Gone before the next piece is allocated: both need not fit.
+        del found
     return parts[0] if len(parts) == 1 else _join(parts)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with all its arguments on the device, ready to run any number of times."""
+
+    kernel: Any
+    configuration: tuple[Any, ...]
+    arguments: tuple[Any, ...]
+
+    @property
+    def stream(self) -> Any:
+        """The stream it runs on."""
+        return self.configuration[2]
+
+    def __call__(self) -> None:
+        """Queue the kernel on its stream and return at once."""
+        self.kernel[self.configuration](*self.arguments)
 
 
 def project_device(
@@ -107,9 +114,30 @@ def project_device(
     stream: Any = 0,
 ) -> DeviceRecord:
     """Project the rows of a device array; nothing but one flag returns to the host."""
+    require_projection(C, x.dtype.itemsize, keep, x.shape[0])
+    launch, arrays, flag = prepare_project(C, x, data, active_tol, keep=keep, stream=stream)
+    launch()
+    return DeviceRecord(*arrays, bool(flag.copy_to_host(stream=stream)[0]))
+
+
+def prepare_project(
+    C: PolyhedralSet,
+    x: Any,
+    data: np.ndarray,
+    active_tol: float,
+    *,
+    keep: bool,
+    stream: Any = 0,
+) -> tuple[Launch, tuple[Any, ...], Any]:
+    """Allocate everything that a projection writes; return (launch, record arrays, flag)."""
     kernel = C.kernel
     batch, n = x.shape
-    threads = _threads(kernel, batch)
+    block = cooperative.stand_in(kernel, 0)
+    space, threads = (
+        workspace(C, kernel.work_size, kernel.iwork_size, batch, stream)
+        if block is None
+        else (None, 1)
+    )
     rows = batch if keep else threads
     y = cuda.device_array((batch, n), x.dtype, stream=stream)
     status = cuda.device_array(batch, np.int8, stream=stream)
@@ -121,15 +149,20 @@ def project_device(
     tape_f = cuda.device_array(max(taped * kernel.tape_floats, 1), np.float64, stream=stream)
     tape_i = cuda.device_array(max(taped * kernel.tape_ints, 1), np.int32, stream=stream)
     flag = cuda.to_device(np.zeros(1, np.int32), stream=stream)
-    space = _workspace(C, kernel.work_size, kernel.iwork_size, threads, stream)
-    launch = _kernel(kernel, "project_point", kernel.project_point, project_grid)
-    launch[-(-threads // BLOCK), BLOCK, stream](
-        x, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), active_tol, int(keep),
-        y, status, code, dual, info, margin, tape_f, tape_i, kernel.tape_floats, kernel.tape_ints,
-        *space, flag,
+    arrays = (y, status, code, dual, info, margin, tape_f, tape_i)
+    step = 0 if data.shape[0] == 1 else 1
+    if block is not None:
+        arguments = (
+            x, _to_device(C, data), step, active_tol, int(keep), *arrays[:6], flag,
+        )  # fmt: skip
+        shape = cooperative.configuration(batch, stream, 8 * n)
+        return Launch(_whole(kernel, block), shape, arguments), arrays, flag
+    arguments = (
+        x, _to_device(C, data), step, _shared(C), active_tol, int(keep),
+        *arrays, kernel.tape_floats, kernel.tape_ints, *space, flag,
     )  # fmt: skip
-    failed = bool(flag.copy_to_host(stream=stream)[0])
-    return DeviceRecord(y, status, code, dual, info, margin, tape_f, tape_i, failed)
+    compiled = _kernel(kernel, "project_point", kernel.project_point, project_grid)
+    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), arrays, flag
 
 
 def hs_device(
@@ -141,20 +174,40 @@ def hs_device(
     stream: Any = 0,
 ) -> Any:
     """Apply V to the rows of a device array, shape (R * B, N)."""
+    require_product(C, g.size * g.dtype.itemsize, g.shape[0])
+    launch, out = prepare_hs(C, record, data, mask, g, stream)
+    launch()
+    return out
+
+
+def prepare_hs(
+    C: PolyhedralSet,
+    record: DeviceRecord,
+    data: np.ndarray,
+    mask: int,
+    g: Any,
+    stream: Any = 0,
+) -> tuple[Launch, Any]:
+    """Allocate what a product writes; return (launch, V g)."""
     kernel = C.kernel
-    threads = _threads(kernel, g.shape[0])
     out = cuda.device_array(g.shape, g.dtype, stream=stream)
-    space = _workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, threads, stream)
-    launch = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
-    launch[-(-threads // BLOCK), BLOCK, stream](
+    block = cooperative.stand_in(kernel, 1)
+    if block is not None:
+        arguments = (g, record.y.shape[0], record.status, record.code, mask, out)
+        shape = cooperative.configuration(g.shape[0], stream, 0)
+        return Launch(_whole(kernel, block), shape, arguments), out
+    space, threads = workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, g.shape[0], stream)
+    arguments = (
         g, record.y, record.status, record.code, record.tape_f, record.tape_i, kernel.tape_floats,
         kernel.tape_ints, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), mask,
         out, *space,
     )  # fmt: skip
-    return out
+    compiled = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
+    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), out
 
 
 _KERNELS: dict[tuple[str, DeviceFunction], Any] = {}
+_WHOLE: dict[Any, Any] = {}
 
 
 def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -> Any:
@@ -165,72 +218,11 @@ def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -
     return _KERNELS[key]
 
 
-def _threads(kernel: Kernel, samples: int) -> int:
-    wanted = processors() * THREADS_PER_PROCESSOR
-    free = free_bytes()
-    if free is not None:
-        # Scratch is a cost a thread, not a sample: fewer threads in flight when it is large.
-        wanted = min(wanted, max(BLOCK, int(0.25 * free / _bytes_a_thread(kernel))))
-    return max(1, min(samples, wanted))
-
-
-def _bytes_a_thread(kernel: Kernel) -> int:
-    floats = 2 * kernel.size + max(kernel.work_size, kernel.hs_work_size, 1)
-    return 8 * floats + 4 * max(kernel.iwork_size, kernel.hs_iwork_size, 1)
-
-
-def _bytes_a_sample(kernel: Kernel, itemsize: int, keep: bool) -> int:
-    record = kernel.code_size + 8 * kernel.dual_size + 4 * INFO_SIZE + 16
-    tape = 8 * kernel.tape_floats + 4 * kernel.tape_ints
-    return 2 * itemsize * kernel.size + 1 + (record + tape if keep else 0)
-
-
-def _samples_that_fit(kernel: Kernel, itemsize: int, keep: bool, batch: int) -> int:
-    free = free_bytes()
-    if free is None:
-        return batch
-    room = MEMORY_SHARE * free - _bytes_a_thread(kernel) * _threads(kernel, batch)
-    fits = int(room / _bytes_a_sample(kernel, itemsize, keep))
-    if fits < 1:
-        raise MemoryError(
-            f"one sample of {kernel.name} with N={kernel.size} needs "
-            f"{_bytes_a_sample(kernel, itemsize, keep) + _bytes_a_thread(kernel):,} bytes on the "
-            f"device, which has {free:,} free."
-        )
-    return min(fits, batch)
-
-
-def require_memory(C: PolyhedralSet, itemsize: int, keep: bool, batch: int) -> None:
-    """Raise, before anything is allocated, when a batch of device arrays cannot fit."""
-    free = free_bytes()
-    if free is None:
-        return
-    kernel = C.kernel
-    need = batch * (_bytes_a_sample(kernel, itemsize, keep) - itemsize * kernel.size)
-    if need > free:
-        raise MemoryError(
-            f"projecting {batch:,} device samples of {kernel.name} with N={kernel.size} needs "
-            f"{need:,} bytes and the device has {free:,} free: split the batch."
-        )
-
-
-def _workspace(
-    C: PolyhedralSet, floats: int, ints: int, threads: int, stream: Any
-) -> tuple[Any, ...]:
-    """Return (xw, yw, work, iwork), kept with the set: one a stream, reused call after call."""
-    # Launches on one stream follow each other and may share scratch; on two they may overlap.
-    key = (max(floats, 1), max(ints, 1), threads, getattr(stream, "handle", stream) and id(stream))
-    spaces = C._cached(f"cuda_spaces {device_number()}", dict)
-    if key not in spaces:
-        if len(spaces) >= WORKSPACES:
-            spaces.clear()
-        spaces[key] = (
-            cuda.device_array((C.size, threads), np.float64),
-            cuda.device_array((C.size, threads), np.float64),
-            cuda.device_array((key[0], threads), np.float64),
-            cuda.device_array((key[1], threads), np.int32),
-        )
-    return spaces[key]
+def _whole(kernel: Kernel, body: Any) -> Any:
+    """Compile a kernel that needs no routine put in."""
+    if body not in _WHOLE:
+        _WHOLE[body] = cuda.jit(specialise(body, kernel.name)._rebind("cuda", compile_device))
+    return _WHOLE[body]
 
 
 def _shared(C: PolyhedralSet) -> tuple[Any, ...]:
@@ -265,4 +257,6 @@ def _join(parts: list[RawRecord]) -> RawRecord:
     return RawRecord(**joined)
 
 
-__all__ = ["hs_device", "project_device", "project_host", "require_memory", "simulated"]
+__all__ = [
+    "Launch", "hs_device", "prepare_hs", "prepare_project", "project_device", "project_host",
+]  # fmt: skip

@@ -25,6 +25,10 @@ BOUNDS = {
 """Oldest release a bridge works with, and what is missing before it."""
 
 
+MISSING = "hsref.interop.{0} needs the package {0} ({1}); install it: pip install 'hsref[{0}]'."
+"""Said when a bridge is imported without its framework."""
+
+
 def require_version(name: str, version: str) -> None:
     """Raise the sentence when release `version` of framework `name` is too old."""
     oldest, reason = BOUNDS[name]

@@ -29,11 +29,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+except ImportError as problem:
+    from ._shared import MISSING
+
+    raise ImportError(MISSING.format("jax", problem)) from problem
 
 import hsref
 from hsref._input import check_options, check_points

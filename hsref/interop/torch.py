@@ -24,8 +24,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
-from torch import Tensor
+
+try:
+    import torch
+    from torch import Tensor
+except ImportError as problem:
+    from ._shared import MISSING
+
+    raise ImportError(MISSING.format("torch", problem)) from problem
 
 import hsref
 

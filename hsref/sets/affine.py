@@ -26,6 +26,7 @@ from .._codes import (
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
     PRIMAL_INFEASIBLE,
+    SINGULAR,
     SOLVED,
     SUPPORT_UPPER,
     WORKING_UPPER,
@@ -34,10 +35,33 @@ from .._jit import device_function
 from .base import DataField, InfeasibleError, PolyhedralSet, Rows, as_parameter
 from .one_row import CONSISTENT_TOL
 from .polyhedron import Polyhedron
+from .row_reduction import check_row_sizes, unit_rows
 
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
 _PIVOT_TOL = 1e-11
 """Below this part of a unit row left over, the row depends on those before it."""
+_EPS = 2.220446049250313e-16
+_DUAL_TOL = 1e-9
+"""Rounding of the combination of rows against x, y and x - y; a sample above is refused."""
+
+
+@device_function
+def rows_explain(x, y, dual, rows, norms):
+    """Return whether x - y is the combination of rows that the multipliers say, to _DUAL_TOL.
+
+    The multipliers of nearly dependent rows are large and cancel: their last digits alone may be
+    more than x - y. That is bounded, not measured: what is measured depends on the order in which
+    it is summed.
+    """
+    terms = 0.0
+    for i in range(rows.shape[0]):
+        terms += abs(dual[rows[i]]) * norms[rows[i]]
+    size = 0.0
+    moved = 0.0
+    for j in range(x.shape[0]):
+        size = max(size, max(abs(x[j]), abs(y[j])))
+        moved = max(moved, abs(x[j] - y[j]))
+    return _EPS * terms <= _DUAL_TOL * (size + moved)
 
 
 @device_function
@@ -91,6 +115,8 @@ def affine_project(x, data, shared, active_tol, y, code, dual, info, margin, wor
                 value -= triangle[i, k] * rest[k]
             rest[i] = value / triangle[i, i]
             dual[rows[i]] += rest[i] / norms[rows[i]]
+    if not rows_explain(x, y, dual, rows[:r], norms):
+        return SINGULAR
     for i in range(r):
         code[rows[i]] = _ROW
     info[INFO_RANK_ACTIVE] = n - r
@@ -142,7 +168,9 @@ class AffineSubspace(PolyhedralSet):
     Notes
     -----
     O(n rank) forward and backward a sample, after one pivoted QR factorisation of the rows.
-    V is the same everywhere.
+    V is the same everywhere. A row of which less than 1e-11 is independent of the others counts as
+    dependent. Where a little more is, the multipliers are huge and cancel; a sample that they do
+    not explain to 1e-9 any more is refused (``SINGULAR``).
 
     Examples
     --------
@@ -163,6 +191,7 @@ class AffineSubspace(PolyhedralSet):
             raise ValueError(f"A_eq must have shape (p, n) with n >= 1; got {np.shape(A_eq)}.")
         p, self.n = np.shape(A_eq)
         self.A_eq = as_parameter(A_eq, "A_eq", (p, self.n))
+        check_row_sizes(self.A_eq, "A_eq")
         if np.shape(b_eq) != (p,):
             raise ValueError(
                 f"b_eq must have one entry a row of A_eq, shape {(p,)}; got {np.shape(b_eq)}."
@@ -214,8 +243,8 @@ class AffineSubspace(PolyhedralSet):
         return Kernel(
             "AffineSubspace", affine_project, affine_hs, size=self.n, code_size=p + self.n,
             dual_size=p, work_size=2 * r, iwork_size=1, hs_work_size=r, hs_iwork_size=0,
-            shared=self._factor, methods=("orthonormal rows",), cost=8.0 * self.n * (r + 1),
-            hs_cost=4.0 * self.n * (r + 1),
+            shared=self._factor, methods=("orthonormal rows",),
+            cost=8.0 * self.n * (r + 1), hs_cost=4.0 * self.n * (r + 1),
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:
@@ -276,13 +305,11 @@ def _factorise(A: np.ndarray) -> tuple[np.ndarray, ...]:
     from scipy.linalg import qr, solve_triangular
 
     p, n = A.shape
-    norms = np.linalg.norm(A, axis=1)
-    norms = np.where(norms > 0.0, norms, 1.0)
+    unit, norms = unit_rows(A, n)
     if p == 0:
         return (
             np.zeros((0, n)), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.int64), norms
         )  # fmt: skip
-    unit = A / norms[:, None]
     factors: Any = qr(unit.T, mode="economic", pivoting=True)
     Q, R, order = factors
     r = int(np.sum(np.abs(np.diag(R)) > _PIVOT_TOL))

@@ -38,6 +38,7 @@ from .working_set import (
 
 CONSISTENT_TOL = 1e-12
 """Relative mismatch up to which dependent right-hand sides count as consistent."""
+TINIEST = 5e-324
 
 
 @device_function
@@ -50,6 +51,8 @@ def implied_contradiction(
     ``combos[t] . (basis rows)``, hence the value combos[t] . rhs_eq at every point. Basis row e is
     constraint ``eq_ids[e]`` times ``eq_inv[e]``.
     """
+    # Below the normal numbers each of the terms is rounded by as much, whatever its size.
+    coarse = 8.0 * (1.0 + rhs_eq.shape[0]) * TINIEST
     for t in range(implied.shape[0]):
         i = implied[t]
         most = 0.0
@@ -68,9 +71,9 @@ def implied_contradiction(
         if i >= m:
             lower = data[i] * weight
         sign = 0.0
-        if value - upper > CONSISTENT_TOL * (terms + abs(upper)):
+        if value - upper > CONSISTENT_TOL * (terms + abs(upper)) + coarse:
             sign = 1.0
-        if lower - value > CONSISTENT_TOL * (terms + abs(lower)):
+        if lower - value > CONSISTENT_TOL * (terms + abs(lower)) + coarse:
             sign = -1.0
         if sign != 0.0:
             for c in range(certificate.shape[0]):
@@ -140,7 +143,8 @@ def farkas(row, sign, k, data, shared, work, iwork):
     left = 0.0
     for j in range(n):
         left += abs(w[j])
-    return 1 if value < -(CONSISTENT_TOL * terms + left * reach) else 0
+    coarse = 8.0 * (k + 1.0 + size) * TINIEST
+    return 1 if value < -(CONSISTENT_TOL * terms + left * reach + coarse) else 0
 
 
 @device_function

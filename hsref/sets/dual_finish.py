@@ -300,7 +300,10 @@ def inner(x, steps, limit, lay, shared, work, iwork):
             continue
         row_gaps(work[lay[Y] : lay[W]], side, shared, g, work[lay[SCALE] : lay[ALONG]])
         for a in range(k):
-            rhs[a] = -g[base[a]]
+            # Rounding is no reason to move: a coordinate within rounding of its bound would be let
+            # go and caught again for ever.
+            within = abs(g[base[a]]) <= EPS * work[lay[SCALE] + base[a]]
+            rhs[a] = 0.0 if within else -g[base[a]]
         factor_times(work[lay[FACTORS] : lay[H]], k, rhs, along)
         factor_transpose_times(work[lay[FACTORS] : lay[H]], k, along, r)
         for c in range(d.shape[0]):

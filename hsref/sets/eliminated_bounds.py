@@ -57,7 +57,7 @@ from .basic_multipliers import make_basic
 from .contradiction import CONSISTENT_TOL, implied_contradiction
 from .dual_finish import EPS, GIVE_UP_TOL, finish
 from .dual_newton import CONVERGED, EMPTY, newton, sweep
-from .free_rows import factor_rows
+from .free_rows import bounds_of_round_off, factor_rows
 from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .sparse_rows import (
     BASE,
@@ -87,6 +87,9 @@ from .sparse_rows import (
     add_rows,
     normal_matrix,
 )
+
+FAR = 1e3
+"""Terms of x - A' nu beyond this many times the size of x and y: their rounding is in y."""
 
 
 @device_function
@@ -124,6 +127,25 @@ def stationary(x, x_size, lay, shared, work, iwork):
         if not (off <= GIVE_UP_TOL * force):
             return 0
     return 1
+
+
+@device_function
+def drowned(x, x_size, lay, shared, work):
+    """Tell whether the multipliers are so large that their rounding shows in y; scratch z.
+
+    Where the constraints leave no interior the multipliers are not bounded, and Newton's method
+    may run far along a direction in which nothing but them changes.
+    """
+    room, y = work[lay[Z] : lay[LOW]], work[lay[Y] : lay[W]]
+    force = x_size
+    for j in range(y.shape[0]):
+        force = max(force, abs(y[j]))
+    bounds_of_round_off(x, work[lay[NU] : lay[GRAD]], shared, room)
+    for j in range(y.shape[0]):
+        # Written so that NaN counts.
+        if not (room[j] <= FAR * force):
+            return True
+    return False
 
 
 @device_function
@@ -169,7 +191,10 @@ def eliminated_project(x, data, shared, active_tol, y, code, dual, info, margin,
                     for i in range(nu.shape[0]):
                         nu[i] = 0.0
                 k, left, steps, status = finish(x, x_size, steps, lay, shared, work, iwork)
-                if status == SOLVED or status == PRIMAL_INFEASIBLE or outcome != CONVERGED:
+                if status == PRIMAL_INFEASIBLE or outcome != CONVERGED:
+                    break
+                # Once more from 0, from where multipliers grow no more than they must.
+                if status == SOLVED and not drowned(x, x_size, lay, shared, work):
                     break
             if status == SOLVED:
                 for j in range(n):

@@ -27,6 +27,9 @@ from .._jit import device_function
 from .group_root import group_root, groups_are_feasible
 from .one_row import ROOT_FOUND, ROOT_STEPS, ROUNDING, largest, row_root, smallest
 
+GIVE_UP_TOL = 1e-9
+"""Relative distance from the total above which a sample is refused."""
+TINIEST = 5e-324
 _ROW = ACTIVE_UPPER | WORKING_UPPER | SUPPORT_UPPER
 _PUSHED_LOWER = WORKING_LOWER | SUPPORT_LOWER
 _PUSHED_UPPER = WORKING_UPPER | SUPPORT_UPPER
@@ -53,7 +56,8 @@ def release_group(t, cap, begin, end, push):
     for k in range(begin, end):
         over = t[k] - min(max(t[k], 0.0), cap[k])
         # Less push lifts the entries: those held at 0 are released. More, those at the cap.
-        if over != 0.0 and over * push < 0.0 and abs(over) < abs(step):
+        # Signs are compared, not a product: that of two small numbers is 0.
+        if over != 0.0 and (over > 0.0) == (push < 0.0) and abs(over) < abs(step):
             step = over
             which = k
     shift_held(t, cap, begin, end, step)
@@ -192,11 +196,13 @@ def group_project(x, data, shared, active_tol, y, code, dual, info, margin, work
     noise = ROUNDING * (reach + abs(nu))
     nu += group_independent(t, cap, starts, push, noise)
     info[INFO_STEPS] = steps
-    group_finish(
+    whole, size = group_finish(
         t, cap, order, starts, lower, upper, push, nu, noise, reach, active_tol, y, code, dual,
         info, margin, work[2 * n + groups + 1 :],
     )  # fmt: skip
-    return SOLVED
+    # No search is trusted to have met the total.
+    reached = abs(whole - total) <= GIVE_UP_TOL * (abs(total) + size) + n * TINIEST
+    return SOLVED if reached else MAX_STEPS
 
 
 @device_function
@@ -204,7 +210,10 @@ def group_finish(
     t, cap, order, starts, lower, upper, push, nu, noise, reach, active_tol, y, code, dual,
     info, margin, work,
 ):  # fmt: skip
-    """Write the record from t = x - nu - push_g, sorted; scratch work[0:2n]."""
+    """Write the record from t = x - nu - push_g, sorted; returns (sum y, max y).
+
+    Scratch work[0:2n].
+    """
     n = t.shape[0]
     groups = lower.shape[0]
     base = 2 * groups + 1
@@ -241,6 +250,7 @@ def group_finish(
     least = smallest(cap)
     code[base - 1] = _ROW
     dual[base - 1] = nu
+    whole = 0.0
     rest_inside = 0.0
     rest_passing = 0.0
     rank_active = 0.0
@@ -253,6 +263,7 @@ def group_finish(
             got += t[k]
             inside += 1.0 if flag[k] == 0.0 else 0.0
             passing += 1.0 if flag[k] < WORKING_LOWER else 0.0
+        whole += got
         near = False
         pushed = False
         if g > 0:
@@ -289,6 +300,7 @@ def group_finish(
     info[INFO_WEAK] = int(weak)
     margin[0] = slack * unit
     margin[1] = least * unit
+    return whole, size
 
 
 @device_function

@@ -84,6 +84,27 @@ def group_relaxed(x, cap, starts, lower, upper, lo, hi):
 
 
 @device_function
+def group_best_end(x, cap, starts, lower, upper, total, nu, lo, hi):
+    """Return whichever of `nu` and the finite ends of the bracket comes nearest to the total."""
+    best = nu
+    least = np.inf
+    for end in (nu, lo, hi):
+        if abs(end) < np.inf:
+            level = 0.0
+            for g in range(starts.shape[0] - 1):
+                got = 0.0
+                for k in range(starts[g], starts[g + 1]):
+                    got += min(max(x[k] - end, 0.0), cap[k])
+                if g > 0:
+                    got = min(max(got, lower[g - 1]), upper[g - 1])
+                level += got
+            if abs(level - total) < least:
+                least = abs(level - total)
+                best = end
+    return best
+
+
+@device_function
 def group_root(x, cap, starts, lower, upper, total, nu):
     """Return (nu, passes, verdict): where the S_g sum to a `total` known to be reached."""
     lo = -np.inf
@@ -108,10 +129,11 @@ def group_root(x, cap, starts, lower, upper, total, nu):
             return nu, passes, ROOT_FOUND
         if slope <= 0.0 or not (lo < new < hi):
             level, slope = group_relaxed(x, cap, starts, lower, upper, lo, hi)
-            if slope <= 0.0:
-                return nu, passes, ROOT_FOUND
-            new = (level - total) / slope
-            if not (lo < new < hi):
+            new = (level - total) / slope if slope > 0.0 else nu
+            if slope <= 0.0 or not (lo < new < hi):
+                # The bracket is as narrow as rounding lets it be, or an end that was left behind is
+                # the root: where the sum bends its sign is that of a rounding error.
+                nu = group_best_end(x, cap, starts, lower, upper, total, nu, lo, hi)
                 return nu, passes, ROOT_FOUND
         nu = new
     return nu, passes, ROOT_STEPS

@@ -33,6 +33,7 @@ from .base import (
 )
 from .polyhedron_data import PULL, PUSH, run_rhs
 from .polyhedron_methods import ELIMINATED, Method, choose_method, row_counts
+from .row_reduction import check_row_sizes
 
 
 class Polyhedron(PolyhedralSet):
@@ -112,6 +113,8 @@ class Polyhedron(PolyhedralSet):
         _check_pair(A_ub, b_ub, "ub")
         _check_pair(A_eq, b_eq, "eq")
         size = _point_length(n, ub, eq, lower, upper)
+        check_row_sizes(ub, "A_ub")
+        check_row_sizes(eq, "A_eq")
         self.A_ub, self.A_eq = ub, eq
         self.b_ub = None if ub is None else as_parameter(b_ub, "b_ub", (len(ub),), finite=False)
         self.b_eq = None if eq is None else as_parameter(b_eq, "b_eq", (len(eq),))

@@ -28,6 +28,8 @@ BLOCK_ROWS, BLOCK_SWEEPS = 48, 16
 """Inequalities from which on the block active set pays, and the sweeps before it."""
 CROWD = 1.25
 """Inequalities for each dimension that the equalities leave, up to which it is tried."""
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""Smallest norm of a row: smaller ones are not normal numbers, and their inverse may overflow."""
 PARALLEL_TOL = 1e-6
 
 
@@ -186,7 +188,22 @@ def unit_rows(matrix: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray
     scaled = matrix / largest[:, None]
     norm = np.linalg.norm(scaled, axis=1)
     norm[norm == 0.0] = 1.0
-    return scaled / norm[:, None], largest * norm
+    with np.errstate(over="ignore"):
+        return scaled / norm[:, None], largest * norm
+
+
+def check_row_sizes(matrix: np.ndarray | None, name: str) -> None:
+    """Raise a sentence for a row so small or large that the inverse of its norm is no number."""
+    if matrix is None:
+        return
+    norm = unit_rows(matrix, matrix.shape[1])[1]
+    bad = np.flatnonzero((norm < SMALLEST) | (norm > 1.0 / SMALLEST))
+    if bad.size:
+        raise ValueError(
+            f"row {int(bad[0])} of {name} must be zero or of a norm from {SMALLEST:g} to "
+            f"{1.0 / SMALLEST:g}; it is {norm[bad[0]]:g}. Multiply the row and its right-hand side "
+            "by the same number."
+        )
 
 
 def orthonormal_basis(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

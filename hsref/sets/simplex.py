@@ -31,6 +31,7 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_STEPS,
     INFO_WEAK,
     MAX_STEPS,
@@ -112,6 +113,90 @@ def simplex_threshold(z, total):
 
 
 @device_function
+def simplex_candidates(x, top, total, z):
+    """Write the entries of x - top above -total to the front of z; return their number.
+
+    Only they can be positive in the projection, and where x varies by more than the total they are
+    few, so that the passes of Newton's method over them cost next to nothing.
+    """
+    count = 0
+    for j in range(x.shape[0]):
+        value = x[j] - top
+        z[count] = value
+        count += 1 if value > -total else 0
+    return count
+
+
+@device_function
+def simplex_margins(z, tau, tolerance):
+    """Return the least z - tau above tolerance and the least tau - z above 0; inf without one.
+
+    Four chains, as for the extremes, and one comparison a selection: half the time of the plain
+    loop.
+    """
+    n = z.shape[0]
+    least0 = least1 = least2 = least3 = np.inf
+    most0 = most1 = most2 = most3 = -np.inf
+    for q in range(n // 4):
+        g0 = z[4 * q] - tau
+        g1 = z[4 * q + 1] - tau
+        g2 = z[4 * q + 2] - tau
+        g3 = z[4 * q + 3] - tau
+        over0 = g0 if g0 > tolerance else np.inf
+        over1 = g1 if g1 > tolerance else np.inf
+        over2 = g2 if g2 > tolerance else np.inf
+        over3 = g3 if g3 > tolerance else np.inf
+        least0 = over0 if over0 < least0 else least0
+        least1 = over1 if over1 < least1 else least1
+        least2 = over2 if over2 < least2 else least2
+        least3 = over3 if over3 < least3 else least3
+        under0 = g0 if g0 < 0.0 else -np.inf
+        under1 = g1 if g1 < 0.0 else -np.inf
+        under2 = g2 if g2 < 0.0 else -np.inf
+        under3 = g3 if g3 < 0.0 else -np.inf
+        most0 = under0 if under0 > most0 else most0
+        most1 = under1 if under1 > most1 else most1
+        most2 = under2 if under2 > most2 else most2
+        most3 = under3 if under3 > most3 else most3
+    for j in range(4 * (n // 4), n):
+        gap = z[j] - tau
+        if tolerance < gap < least0:
+            least0 = gap
+        if most0 < gap < 0.0:
+            most0 = gap
+    slack = min(min(least0, least1), min(least2, least3))
+    return slack, -max(max(most0, most1), max(most2, most3))
+
+
+@device_function
+def simplex_classify(z, tau, tolerance, unit, code, info, margin):
+    """Write code, ranks and margins of the entries from z - tau; z is not changed.
+
+    Within the tolerance of its bound and with no multiplier: active, decided here for good. One
+    small loop a purpose, none in place: each of them vectorises.
+    """
+    n = z.shape[0]
+    free = 0
+    weak = 0
+    for j in range(n):
+        gap = z[j] - tau
+        free += 1 if gap > tolerance else 0
+        weak += 1 if gap >= 0.0 else 0
+    weak -= free
+    for j in range(n):
+        gap = z[j] - tau
+        bits = ACTIVE_LOWER if gap >= 0.0 else _BINDING
+        code[1 + j] = 0 if gap > tolerance else bits
+    slack, least = simplex_margins(z, tau, tolerance)
+    info[INFO_RANK_ACTIVE] = free - 1
+    info[INFO_RANK_WORKING] = free - 1 + weak
+    info[INFO_RANK_SUPPORT] = free - 1 + weak
+    info[INFO_WEAK] = weak
+    margin[0] = slack * unit
+    margin[1] = least * unit
+
+
+@device_function
 def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
     """y = max(x - tau, 0); writes y, code, dual, info, margin; no scratch."""
     n = x.shape[0]
@@ -126,43 +211,19 @@ def simplex_project(x, data, shared, active_tol, y, code, dual, info, margin, wo
         simplex_of_zero(x, top, unit, y, code, info, margin)
         dual[0] = top
         return SOLVED
+    tau, passes = simplex_threshold(y[0 : simplex_candidates(x, top, total, y)], total)
+    if passes < 0:
+        return MAX_STEPS
     # Shifted by the largest entry, so that nothing cancels when x is large. Stored, because the
     # compiler may reassociate (x - top) - tau into x - (top + tau) but not across memory.
     for j in range(n):
         y[j] = x[j] - top
-    tau, passes = simplex_threshold(y, total)
-    if passes < 0:
-        return MAX_STEPS
-    # Within the tolerance of its bound and with no multiplier: active, decided here for good.
-    # One small loop a purpose: each of them vectorises.
-    tolerance = active_tol * total
-    free = 0
-    weak = 0
-    for j in range(n):
-        gap = y[j] - tau
-        y[j] = gap
-        free += 1 if gap > tolerance else 0
-        weak += 1 if gap >= 0.0 else 0
-    weak -= free
-    for j in range(n):
-        bits = ACTIVE_LOWER if y[j] >= 0.0 else _BINDING
-        code[1 + j] = 0 if y[j] > tolerance else bits
-    slack = np.inf
-    least = np.inf
-    for j in range(n):
-        gap = y[j]
-        slack = gap if tolerance < gap < slack else slack
-        least = -gap if -least < gap < 0.0 else least
-    for j in range(n):
-        y[j] = max(y[j], 0.0)
-    dual[0] = tau + top
     info[INFO_STEPS] = passes
-    info[INFO_RANK_ACTIVE] = free - 1
-    info[INFO_RANK_WORKING] = free - 1 + weak
-    info[INFO_RANK_SUPPORT] = free - 1 + weak
-    info[INFO_WEAK] = weak
-    margin[0] = slack * unit
-    margin[1] = least * unit
+    if info[INFO_SKIP_RECORD] == 0:
+        simplex_classify(y, tau, active_tol * total, unit, code, info, margin)
+    for j in range(n):
+        y[j] = max(y[j] - tau, 0.0)
+    dual[0] = tau + top
     return SOLVED
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._codes import INFO_METHOD, INFO_STEPS, PRIMAL_INFEASIBLE, SOLVED
+from .._codes import INFO_METHOD, INFO_STEPS, PRIMAL_INFEASIBLE, SINGULAR, SOLVED
 from .._jit import device_function
 from .transport_certify import certify
 from .transport_dual import (
@@ -35,6 +35,7 @@ START_SPREAD = 8.0
 STAGE_FACTOR = 8.0
 STAGE_STEPS = 12
 LEAST_SCALE = 1e-18
+FAR_SIZE = 2.0**250
 BALANCE_TOL = 1e-12
 BALANCE_TOL_32 = 1e-6
 METHODS = ("dual sweeps, Newton, finite active set",)
@@ -56,16 +57,16 @@ def layout(kind: int, rows: int, cols: int, r_at: int, c_at: int, total_at: int)
 
 
 @device_function
-def load(x, flip, m, n, a):
-    """Copy the matrix x into a, transposed if `flip`."""
+def load(x, flip, m, n, lift, a):
+    """Copy the matrix x, times `lift`, into a, transposed if `flip`."""
     if flip:
         for i in range(m):
             row = a[i * n : (i + 1) * n]
             for j in range(n):
-                row[j] = x[j * m + i]
+                row[j] = lift * x[j * m + i]
     else:
         for i in range(m * n):
-            a[i] = x[i]
+            a[i] = lift * x[i]
 
 
 @device_function
@@ -135,11 +136,8 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
 
     # Data in the solver's orientation.
     size = 0.0
-    load(x, flip, m, n, a)
     for i in range(m * n):
-        size = max(size, abs(a[i]))
-    mass_r = 0.0
-    mass_c = 0.0
+        size = max(size, abs(x[i]))
     goal = 0.0
     for i in range(m):
         goal_r[i] = 1.0
@@ -147,7 +145,6 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
             goal_r[i] = data[c_at + i] if flip else data[r_at + i]
         if not goal_r[i] >= 0.0:
             return PRIMAL_INFEASIBLE
-        mass_r += goal_r[i]
         goal = max(goal, goal_r[i])
         pu[i] = 0.0
         ptr[i] = -1
@@ -157,12 +154,34 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
             goal_c[j] = data[r_at + j] if flip else data[c_at + j]
         if not goal_c[j] >= 0.0:
             return PRIMAL_INFEASIBLE
-        mass_c += goal_c[j]
         goal = max(goal, goal_c[j])
         pv[j] = 0.0
         mark[j] = 0.0
     pu[m] = 0.0
     pv[n] = 0.0
+    if kind == TOTALLED and total > 0.0:
+        goal = min(goal, total)
+
+    # Products of tiny or huge data would leave the range of numbers (and so would the tolerances
+    # relative to subnormal data): solve a copy of another size. A power of 2 rounds nothing on the
+    # way in, and on the way out only what is subnormal.
+    lift = 1.0
+    while 0.0 < lift * max(size, goal) < 1.0 / FAR_SIZE:
+        lift *= FAR_SIZE
+    while lift * max(size, goal) > FAR_SIZE:
+        lift /= FAR_SIZE
+    size *= lift
+    goal *= lift
+    total *= lift
+    load(x, flip, m, n, lift, a)
+    mass_r = 0.0
+    mass_c = 0.0
+    for i in range(m):
+        goal_r[i] *= lift
+        mass_r += goal_r[i]
+    for j in range(n):
+        goal_c[j] *= lift
+        mass_c += goal_c[j]
     mass = total
     # Sums that a caller rounded to float32 agree no better than that.
     loose = BALANCE_TOL if active_tol < 1e-7 else BALANCE_TOL_32
@@ -179,7 +198,6 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
         if not (total >= 0.0 and total <= room * (1.0 + loose)):
             return PRIMAL_INFEASIBLE
         mass = min(total, room)
-        goal = min(goal, mass) if mass > 0.0 else goal
 
     problem = Problem(kind, m, n, a, goal_r, goal_c, mass, size, goal)
     dual = Dual(pu, pv, du, dv, sum_r, sum_c, rest_r, rest_c, fix_r, fix_c)
@@ -220,7 +238,7 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
         for j in range(n + 1):
             pv[j] *= ahead / scale
         scale = ahead
-        load(x, flip, m, n, a)
+        load(x, flip, m, n, lift, a)
     reach = size
     for i in range(m + 1):
         reach = max(reach, abs(pu[i]))
@@ -231,6 +249,10 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
     )
     info[INFO_STEPS] = newton_steps + steps
     info[INFO_METHOD] = 0
+    if status == PRIMAL_INFEASIBLE:
+        # Whether the set is empty was settled above, from the sums alone: a direction without end
+        # can only be rounding.
+        status = SINGULAR
     if status != SOLVED:
         return status
     peak = 0.0
@@ -246,6 +268,11 @@ def solve_point(x, data, shared, active_tol, y, code, dual_out, info, margin, wo
         active_tol * goal + noise, floor, 256.0 * EPS * reach, y, code, dual_out, info, margin,
         move, label, done, via,
     )  # fmt: skip
+    if lift != 1.0:
+        for k in range(m * n):
+            y[k] /= lift
+        for k in range(dual_out.shape[0]):
+            dual_out[k] /= lift
     unit = max(goal, size)
     unit = 1.0 / unit if unit > 0.0 else 1.0
     margin[0] *= unit

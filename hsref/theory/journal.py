@@ -23,7 +23,7 @@ SHOWN_ONLY = ("rendering.py", "pictures.py", "progress.py")
 
 
 class FolderError(ValueError):
-    """The folder belongs to a verification that asked for something else."""
+    """The folder cannot be used, or belongs to a verification that asked for something else."""
 
 
 def code_digest() -> str:
@@ -53,7 +53,7 @@ class Journal:
     Raises
     ------
     FolderError
-        The folder holds results of another request, or of other code.
+        The folder holds results of another request, or of other code, or cannot be written to.
     """
 
     def __init__(self, folder: Path, request: dict[str, Any], every: float = 5.0) -> None:
@@ -64,18 +64,30 @@ class Journal:
         self._written = time.monotonic()
         manifest = folder / "request.json"
         if manifest.exists():
-            known = json.loads(manifest.read_text(encoding="utf-8"))
+            known = _read(manifest)
+            if known is None:
+                raise FolderError(
+                    f"{manifest} is damaged; choose another folder with --out, or remove it."
+                )
             for name, value in request.items():
                 if known.get(name) != value:
                     raise FolderError(
                         f"{folder} holds a verification with another {name} ({known.get(name)!r}, "
                         f"now {value!r}); choose another folder with --out, or remove it."
                     )
-            for part in sorted((folder / "journal").glob("*.json")):
-                self._remember(json.loads(part.read_text(encoding="utf-8")))
         else:
-            write_text(manifest, json.dumps(request, indent=1) + "\n")
-        self._next = len(list((folder / "journal").glob("*.json"))) + 1
+            try:
+                write_text(manifest, json.dumps(request, indent=1) + "\n")
+            except OSError as problem:
+                raise FolderError(
+                    f"the report cannot go to {folder} ({problem.strerror}); choose another "
+                    "folder with --out."
+                ) from problem
+        parts = sorted((folder / "journal").glob("*.json"))
+        for part in parts:
+            # What a crash of the machine damaged is done again.
+            self._remember(_read(part) or [])
+        self._next = max((int(part.stem) for part in parts if part.stem.isdigit()), default=0) + 1
 
     def _remember(self, results: list[dict[str, Any]]) -> None:
         for result in results:
@@ -104,6 +116,14 @@ class Journal:
             write_text(path, json.dumps(self._pending))
             self._pending, self._next = [], self._next + 1
         self._written = time.monotonic()
+
+
+def _read(path: Path) -> Any:
+    """Return what a JSON file holds; None if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _row(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .checks.beyond import IMPOSTOR_ERROR, LAYER_ERROR, LEAST_ERROR
+from .reports import replacing
 from .rows_table import Row
 from .statements import STATEMENTS
 
@@ -42,9 +43,10 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=130, bbox_inches="tight", metadata={"Software": None})
-    partial.replace(path)
+    with replacing(path) as stream:
+        figure.savefig(
+            stream, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None}
+        )
 
 
 def unique(items: Iterable[str]) -> list[str]:

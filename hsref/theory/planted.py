@@ -114,7 +114,16 @@ def settle(rows: HRows, z: np.ndarray) -> np.ndarray:
         inverse = np.linalg.pinv(M, rcond=1e-10)
         for at in blocks(len(z), rows.n * rest.shape[1]):
             z[at] -= np.einsum("pnm,pm->pn", inverse[where[at]], rest[at])
-    return z
+    return on_integers(z)
+
+
+def on_integers(z: np.ndarray) -> np.ndarray:
+    """Replace entries by the integer they differ from by rounding alone, for numbers about 1.
+
+    Kept, that rounding would be a point of its own: say 1e-29 away from the apex of a cone, where
+    other rows are active than at the apex.
+    """
+    return np.where(np.abs(z - np.round(z)) <= 1e-15, np.round(z) + 0.0, z)
 
 
 def multipliers(active: np.ndarray, zeros: str, rng: np.random.Generator) -> np.ndarray:

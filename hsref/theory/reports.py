@@ -96,7 +96,7 @@ def save_arrays(path: str | os.PathLike[str], **arrays: Any) -> Path:
         if value.dtype == object:
             raise TypeError(f"{name} is no array of numbers or text and would need pickle.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(target) as stream:
+    with replacing(target) as stream:
         np.savez_compressed(stream, allow_pickle=False, **plain)
     return target
 
@@ -105,12 +105,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write a text file, whole or not at all."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(target) as stream:
+    with replacing(target) as stream:
         stream.write(text.encode())
     return target
 
 
-class _replacing:
+class replacing:
     """A temporary file beside the target that takes its name only when all went well."""
 
     def __init__(self, target: Path) -> None:

@@ -82,8 +82,8 @@ class MatchingConfig:
     iterations: int = 20
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning_seeds: tuple[int, ...] = (1000,)
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
-    epochs: int = 8
+    learning_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
+    epochs: int = 15
     batch_size: int = 32
     hidden: int = 32
     data_seed: int = 7

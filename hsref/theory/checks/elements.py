@@ -11,8 +11,11 @@ from ..linear import blocks, kernel_projectors
 from ..local import LocalRows
 from ..planted import Cases
 from ..rows import HRows
-from ..subject import SELECTIONS, images, observe
+from ..subject import SELECTIONS, Observation, images, observe
 from ._outcome import Faces, Outcome, cache_of, largest, nearest
+
+UNCLEAR = 1e-7
+"""Relative slack, or multiplier, too small to say on which side of a kink a point lies."""
 
 
 def algebra(cases: Cases, rng: np.random.Generator) -> Outcome:
@@ -206,6 +209,18 @@ def _near(
     return d, step, good, active
 
 
+def _clear(rows: HRows, seen: Observation) -> np.ndarray:
+    """Return for which points no row is nearly active, and none active with next to no multiplier.
+
+    A random direction may run almost along a kink: such a point is off it by less than the
+    tolerance by which rows count as active, and HS(x′) would be taken from the wrong side.
+    """
+    slack = rows.slack(seen.y)
+    size = rows.scale(seen.y)[:, None]
+    nearly = (slack > 1e-13 * size) & (slack < UNCLEAR * size)
+    return ~nearly.any(axis=1) & (np.ravel(seen.record.multiplier_margin) > UNCLEAR)
+
+
 def exact(cases: Cases, rng: np.random.Generator) -> Outcome:
     """T6: Π(x′) - Π(x) = V(x′ - x) for every V ∈ HS(x′) and the layer's V, x′ near x."""
     out, rows = Outcome(), cases.rows
@@ -216,6 +231,11 @@ def exact(cases: Cases, rng: np.random.Generator) -> Outcome:
     if not len(at):
         return out
     other = cases.x[at] + step[at][:, None] * d[at]
+    clear = _clear(rows, observe(cases.C, other))
+    at, other = at[clear], other[clear]
+    out.excluded = len(good) - len(at)
+    if not len(at):
+        return out
     seen = observe(cases.C, other)
     moved, move = seen.y - y[at], other - cases.x[at]
     scale = rows.scale(cases.x[at])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..certificates import RowMultipliers
 from ..linear import blocks, kernel_projectors, project_onto_cone
-from ..planted import Cases, walk
+from ..planted import Cases, on_integers, walk
 from ..rows import HRows
 from ..subject import images, observe
 from ._outcome import Outcome, cache_of, largest
@@ -135,7 +135,7 @@ def structured(cases: Cases, rng: np.random.Generator) -> Outcome:
     x = cases.x
     # the edges a closed form may forget: on the set, all entries equal, zero, huge
     extra = np.stack([
-        images(cases.C, x[0]), np.full(rows.n, 0.5), np.zeros(rows.n), 1e4 * x[-1],
+        on_integers(images(cases.C, x[0])), np.full(rows.n, 0.5), np.zeros(rows.n), 1e4 * x[-1],
     ])  # fmt: skip
     x = np.vstack([x, extra])
     seen = observe(cases.C, x)

@@ -1,0 +1,253 @@
+"""Where the time of two kernels goes, stage by stage, beside what the machine can do at best.
+
+``python -m benchmarks.stages`` takes the kernels whose figures are the hardest to reach: the
+simplex forward (W4) and the HS product of Birkhoff 30x30 (W6). Each is run on one thread over the
+batch of its workload, cut off after its first stage, then after its second, and so on; the
+difference of two times is a stage. The floor of a stage is what it has to read and write at the
+speed of a copy inside the cache, or its arithmetic at the speed of a dot product. Writes
+``RESULTS/stages.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hsref._codes import INFO_SIZE, INFO_SKIP_RECORD, MASK_ACTIVE
+from hsref._jit import device_function
+from hsref.sets.simplex import (
+    simplex_candidates,
+    simplex_extremes,
+    simplex_project,
+    simplex_threshold,
+)
+from hsref.sets.transport_hs import compact, hs_product, hs_sizes, list_free, peel_leaves
+from hsref.sets.transport_laplacian import BALANCED, Factor, Graph, factorise
+
+from . import measure
+from .workloads import CASES
+
+RESULTS = Path(__file__).parent / "results"
+
+SIMPLEX = (
+    "copy the point, look for NaN",
+    "largest and smallest entry",
+    "candidates",
+    "Newton on the threshold",
+    "shift, classify, margins, clamp (with the record)",
+    "copy the answer, look for overflow",
+)
+BIRKHOFF = (
+    "list the free entries from the codes",
+    "peel leaves",
+    "number what is left",
+    "Schur complement and its factor",
+    "two solves, gather and scatter",
+)
+
+
+@device_function
+def simplex_stages(stop, x, total, y, code, dual, info, margin, xw, yw, work, iwork):
+    """Run the first ``stop`` stages of the simplex for every row of x; returns a checksum."""
+    n = x.shape[1]
+    found = 0.0
+    for i in range(x.shape[0]):
+        check = 0.0
+        for j in range(n):
+            xw[j] = x[i, j]
+            check += 0.0 * xw[j]
+        found += check
+        if stop == 1:
+            continue
+        if stop < 5:
+            top, size = simplex_extremes(xw)
+            found += top + size
+            if stop > 2:
+                count = simplex_candidates(xw, top, total[0], yw)
+                found += count
+                if stop > 3:
+                    tau, passes = simplex_threshold(yw[0:count], total[0])
+                    found += tau + passes
+            continue
+        for j in range(info.shape[1]):
+            info[i, j] = 0
+        simplex_project(
+            xw, total, total, 1e-12, yw, code[i], dual[i], info[i], margin[i], work, iwork
+        )
+        if stop == 5:
+            continue
+        check = 0.0
+        for j in range(n):
+            y[i, j] = yw[j]
+            check += 0.0 * y[i, j]
+        found += check
+    return found
+
+
+@device_function
+def birkhoff_stages(stop, g, code, head, mask, out, work, iwork):
+    """Run the first ``stop`` stages of the HS product for every row of g; returns a checksum."""
+    m = head[1]
+    n = head[2]
+    found = 0.0
+    for i in range(g.shape[0]):
+        if stop == 5:
+            hs_product(g[i], g[i], code[i], work, iwork, work, (head,), mask, out[i], work, iwork)
+            continue
+        idx = iwork[0 : m * n]
+        mapped = iwork[m * n : 2 * m * n]
+        k = 2 * m * n
+        ptr = iwork[k : k + m + 1]
+        k += m + 1
+        keep_r = iwork[k : k + m + 1]
+        k += m + 1
+        keep_c = iwork[k : k + n + 1]
+        k += n + 1
+        number = iwork[k : k + n + 1]
+        k += n + 1
+        degree = iwork[k : k + m + n + 2]
+        k += m + n + 2
+        edges = iwork[k : k + m + n + 2]
+        k += m + n + 2
+        stack = iwork[k : k + m + n + 2]
+        for k in range(m * n):
+            out[i, k] = 0.0
+        list_free(head[0], m, n, False, code[i], mask, ptr, idx, keep_r, keep_c)
+        found += ptr[m]
+        if stop == 1:
+            continue
+        left = peel_leaves(head[0], m, n, ptr, idx, mapped, keep_r, keep_c, degree, edges, stack)
+        found += left
+        if stop == 2 or left == 0:
+            continue
+        used = compact(head[0], m, n, ptr, idx, mapped, keep_c, degree, number)
+        found += used
+        if stop == 3:
+            continue
+        at = m * n + 3 * (m + 1) + 2 * (used + 1)
+        deg_r = work[at : at + m + 1]
+        at += m + 1
+        deg_c = work[at : at + used + 1]
+        at += used + 1
+        weight = work[at : at + used + 1]
+        at += used + 1
+        marked = work[at : at + used + 1]
+        at += used + 1
+        for k in range(used + 1):
+            marked[k] = 0.0
+        graph = Graph(head[0], m, used, ptr, mapped, keep_r, keep_c)
+        factorise(graph, Factor(deg_r, deg_c, weight, work[at : at + (used + 1) ** 2]), marked)
+        found += deg_r[0]
+    return found
+
+
+def least(call: Callable[[], Any], budget: float = 1.0) -> float:
+    """Return the shortest time of a call, in seconds: other work on the machine only adds."""
+    call()
+    best, end = np.inf, time.perf_counter() + budget
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def simplex_times() -> tuple[list[float], dict[str, Any]]:
+    """Return seconds up to each stage of W4 with the record, and what they are made of."""
+    x = np.ascontiguousarray(CASES["W4"].build(0).x)
+    batch, n = x.shape
+    y, code = np.empty_like(x), np.zeros((batch, n + 1), np.int8)
+    info = np.zeros((batch, INFO_SIZE), np.int32)
+    args = (
+        x, np.ones(1), y, code, np.zeros((batch, 1)), info, np.zeros((batch, 2)),
+        np.empty(n), np.empty(n), np.empty(1), np.empty(1, np.int32),
+    )  # fmt: skip
+    times = [
+        least(lambda stop=stop: simplex_stages(np.int64(stop), *args))
+        for stop in range(1, len(SIMPLEX) + 1)
+    ]
+    assert not info[:, INFO_SKIP_RECORD].any()
+    return times, {"batch": batch, "copy": least(lambda: np.copyto(y, x))}
+
+
+def birkhoff_times() -> tuple[list[float], dict[str, Any]]:
+    """Return seconds up to each stage of the HS product of W6, and what they are made of."""
+    import hsref
+
+    problem = CASES["W6"].build(0)
+    C = problem.special_set()
+    record = hsref.projection(problem.x.reshape(-1, *C.shape), C, n_threads=1)
+    raw = record._raw
+    g = np.random.default_rng(1).standard_normal(problem.x.shape)
+    head = C.kernel.shared[0]
+    floats, ints = hs_sizes(*C.shape)
+    out, work, iwork = np.empty_like(g), np.empty(floats), np.zeros(ints, np.int32)
+    assert head[0] == BALANCED
+    args = (g, raw.code, head, np.int64(MASK_ACTIVE), out, work, iwork)
+    times = [
+        least(lambda stop=stop: birkhoff_stages(np.int64(stop), *args))
+        for stop in range(1, len(BIRKHOFF) + 1)
+    ]
+    np.testing.assert_array_equal(out.reshape(record.y.shape), record.jacobian() @ g.reshape(
+        record.y.shape
+    ))  # fmt: skip
+    return times, {
+        "batch": len(g),
+        "copy": least(lambda: np.copyto(out, g)),
+        "free": float((record.y > 0).sum() / len(g)),
+    }
+
+
+def table(title: str, stages: tuple[str, ...], times: list[float], about: dict[str, Any]) -> str:
+    """Return one kernel's stages as Markdown."""
+    lines = [
+        f"## {title}", "", "| stage | ns a sample | share |", "|---|---:|---:|",
+    ]  # fmt: skip
+    before = 0.0
+    for name, until in zip(stages, times, strict=True):
+        lines.append(
+            f"| {name} | {(until - before) / about['batch'] * 1e9:.0f} "
+            f"| {100.0 * (until - before) / times[-1]:.0f} % |"
+        )
+        before = until
+    lines.append(f"| all | {times[-1] / about['batch'] * 1e9:.0f} | |")
+    lines.append(
+        f"| floor: copying the batch | {about['copy'] / about['batch'] * 1e9:.0f} "
+        f"| {100.0 * about['copy'] / times[-1]:.0f} % |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure both kernels and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    out = parser.parse_args().out
+    machine = measure.machine()
+    first, about_first = simplex_times()
+    second, about_second = birkhoff_times()
+    text = "\n".join([
+        "# Stages of two kernels", "",
+        "`python -m benchmarks.stages`: each kernel on one thread, cut off after each of its "
+        "stages; shortest of the runs of a second. The last copy of the driver and the compiler's "
+        "freedom across stages are in the differences, so a stage is good to about a tenth.", "",
+        f"{machine['cpu']}, Python {platform.python_version()}, NumPy {np.__version__}.", "",
+        table("Simplex of n = 1000, forward with the record (W4)", SIMPLEX, first, about_first),
+        table(
+            f"Birkhoff 30x30, HS product (W6; {about_second['free']:.0f} free entries a sample)",
+            BIRKHOFF, second, about_second,
+        ),
+    ])  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    measure.write_atomically(out / "stages.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
