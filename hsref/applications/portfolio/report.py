@@ -278,7 +278,7 @@ def _costs(result: PortfolioResult) -> str:
     text = table(header, rows) + (
         f"\n\nSteps of {costs.batch} windows, {costs.steps} an epoch. Times are processor time, "
         f"the least of {REPEATS}, the arms taking turns in one process; the last column is that of "
-        "the reported runs themselves, which shared the machine with each other. The output layer is timed "
+        "the reported runs themselves, which shared the machine. The output layer is timed "
         "forward and back, on random scores. Memory is what NumPy and Python allocate at most, "
         f"beyond parameters and data; the largest process held {result.memory / 2**20:.0f} MiB in "
         "all."
