@@ -277,10 +277,10 @@ study = json.loads(Path("../benchmarks/results/portfolio/details.json").read_tex
 fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.2), layout="constrained")
 for scale, colour in ((1.0, BLUE), (10.0, ORANGE), (100.0, RED)):
     cells = [cell for cell in study if cell["scale"] == scale]
-    x = [cell["temperature"] for cell in cells]
+    at = [cell["temperature"] for cell in cells]
     for ax, key in zip(axes, ("dead", "rank")):
-        y = [np.mean([seed[key] for seed in cell["seeds"]]) for cell in cells]
-        ax.semilogx(x, y, "o-", color=colour, label=f"initial scale {scale:g}")
+        values = [np.mean([seed[key] for seed in cell["seeds"]]) for cell in cells]
+        ax.semilogx(at, values, "o-", color=colour, label=f"initial scale {scale:g}")
 for ax, title in zip(axes, ("Fraction of dead windows", "Mean rank of V (of 19)")):
     ax.set(xlabel="temperature / n", title=f"{title} after training")
 axes[0].legend()

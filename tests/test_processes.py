@@ -46,6 +46,8 @@ import numpy as np
 import hsref
 import hsref._batch as batch
 
+# A shell starts what runs in the background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threads, direction = int(sys.argv[1]), sys.argv[2]
 C = hsref.Simplex(1000)
 few = np.random.default_rng(0).normal(size=(100, 1000))
