@@ -27,7 +27,15 @@ from hsref.sets.simplex import (
     simplex_project,
     simplex_threshold,
 )
-from hsref.sets.transport_hs import compact, hs_product, hs_sizes, list_free, peel_leaves
+from hsref.sets.transport_hs import (
+    compact,
+    hs_floats,
+    hs_ints,
+    hs_product,
+    hs_sizes,
+    list_free,
+    peel_leaves,
+)
 from hsref.sets.transport_laplacian import BALANCED, Factor, Graph, factorise
 
 from . import measure
@@ -100,22 +108,7 @@ def birkhoff_stages(stop, g, code, head, mask, out, work, iwork):
         if stop == 5:
             hs_product(g[i], g[i], code[i], work, iwork, work, (head,), mask, out[i], work, iwork)
             continue
-        idx = iwork[0 : m * n]
-        mapped = iwork[m * n : 2 * m * n]
-        k = 2 * m * n
-        ptr = iwork[k : k + m + 1]
-        k += m + 1
-        keep_r = iwork[k : k + m + 1]
-        k += m + 1
-        keep_c = iwork[k : k + n + 1]
-        k += n + 1
-        number = iwork[k : k + n + 1]
-        k += n + 1
-        degree = iwork[k : k + m + n + 2]
-        k += m + n + 2
-        edges = iwork[k : k + m + n + 2]
-        k += m + n + 2
-        stack = iwork[k : k + m + n + 2]
+        idx, mapped, ptr, keep_r, keep_c, number, degree, edges, stack = hs_ints(m, n, iwork)
         for k in range(m * n):
             out[i, k] = 0.0
         list_free(head[0], m, n, False, code[i], mask, ptr, idx, keep_r, keep_c)
@@ -130,19 +123,11 @@ def birkhoff_stages(stop, g, code, head, mask, out, work, iwork):
         found += used
         if stop == 3:
             continue
-        at = m * n + 3 * (m + 1) + 2 * (used + 1)
-        deg_r = work[at : at + m + 1]
-        at += m + 1
-        deg_c = work[at : at + used + 1]
-        at += used + 1
-        weight = work[at : at + used + 1]
-        at += used + 1
-        marked = work[at : at + used + 1]
-        at += used + 1
-        for k in range(used + 1):
-            marked[k] = 0.0
+        h, rest_r, rest_c, du, dv, deg_r, deg_c, weight, marked, s = hs_floats(m, used, n, work)
+        for j in range(used + 1):
+            marked[j] = 0.0
         graph = Graph(head[0], m, used, ptr, mapped, keep_r, keep_c)
-        factorise(graph, Factor(deg_r, deg_c, weight, work[at : at + (used + 1) ** 2]), marked)
+        factorise(graph, Factor(deg_r, deg_c, weight, s), marked)
         found += deg_r[0]
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._device import on_device
 from .jacobian import check_selection
 from .record import Projection, WarmStart
 from .sets.base import PolyhedralSet
@@ -52,7 +53,7 @@ def kind_of(x: Any, name: str = "x") -> str:
             return "numpy"
         if root in BRIDGES:
             return BRIDGES[root]
-    if hasattr(x, "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False):
+    if on_device(x):
         return "cuda"
     if hasattr(type(x), "__dlpack__") and hasattr(type(x), "__dlpack_device__"):
         from ._cuda.dlpack import is_cuda_dlpack

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._codes import SELECTION_MASK
+from ._device import on_device
 from .record import Projection
 from .sets.base import PolyhedralSet
 
@@ -126,7 +127,7 @@ class HSJacobian:
     def _apply(self, v: Any) -> NDArray[Any]:
         record = self.record
         full = record.x.shape
-        if hasattr(v, "__cuda_array_interface__") or getattr(v, "__cuda_ndarray__", False):
+        if on_device(v):
             raise TypeError(
                 "v lives on a CUDA device and the record of x on the host: copy v to the host, or "
                 "project x on the device."

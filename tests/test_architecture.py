@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hsref"
 # know only Numba and integers; the drivers that make kernels know nothing of any set.
 STOREY = {
     "_codes": 0,
+    "_device": 0,
     "_linking": 0,
     "_caching": 0,
     "_jit": 0,

@@ -43,12 +43,6 @@ def require_device() -> None:
         raise CudaUnavailableError(f"device='cuda' cannot be used here: {problem}; {INSTALL}.")
 
 
-def is_device_array(x: Any) -> bool:
-    """Tell whether `x` already lives on a CUDA device (or in the simulator)."""
-    # Asked of the object: a tensor has the attribute in its class, and offers it on a device only.
-    return hasattr(x, "__cuda_array_interface__") or getattr(x, "__cuda_ndarray__", False)
-
-
 def external_stream(pointer: int) -> Any:
     """Return Numba's handle of a stream that another library made; 0 is the default stream."""
     return cuda.external_stream(pointer) if pointer else 0

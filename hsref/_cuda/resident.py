@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._codes import SELECTION_MASK, SELECTION_RANK
+from .._device import on_device
 from .._input import BRIDGES, kind_of
 from ..record import Projection
 from ..sets.base import PolyhedralSet
@@ -15,7 +16,6 @@ from .compat import (
     cuda,
     device_number,
     device_of,
-    is_device_array,
     legacy_stream,
     pointer_of,
     require_device,
@@ -140,8 +140,8 @@ def as_device_array(x: Any, name: str) -> Any:
     if framework in BRIDGES.values():
         # Its stream and its gradients are known to its bridge alone.
         raise TypeError(f"{name} is a {framework} array and x is not: give both as one kind.")
-    shared = not is_device_array(x) and is_cuda_dlpack(x)
-    if not shared and not is_device_array(x):
+    shared = not on_device(x) and is_cuda_dlpack(x)
+    if not shared and not on_device(x):
         raise TypeError(
             f"{name} is a {type(x).__name__} on the host while x lives on the device: send it to "
             "the device first (numba.cuda.to_device, cupy.asarray)."
@@ -181,7 +181,7 @@ def _unmasked(x: Any, name: str) -> Any:
 
 def like(x: Any, y: Any) -> Any:
     """Return the device array y as the kind of array x is, where its library can take it."""
-    if is_device_array(x):
+    if on_device(x):
         if type(x).__module__.partition(".")[0] == "cupy":
             import cupy
 

@@ -131,8 +131,7 @@ def simplex_candidates(x, top, total, z):
 def simplex_margins(z, tau, tolerance):
     """Return the least z - tau above tolerance and the least tau - z above 0; inf without one.
 
-    Four chains, as for the extremes, and one comparison a selection: half the time of the plain
-    loop.
+    Four chains, as for the extremes, and one comparison a selection.
     """
     n = z.shape[0]
     least0 = least1 = least2 = least3 = np.inf

@@ -37,6 +37,56 @@ def hs_sizes(rows: int, cols: int) -> tuple[int, int]:
 
 
 @device_function
+def hs_ints(m, n, iwork):
+    """Return (idx, mapped, ptr, keep_r, keep_c, number, degree, edges, stack), views of iwork."""
+    idx = iwork[0 : m * n]
+    mapped = iwork[m * n : 2 * m * n]
+    k = 2 * m * n
+    ptr = iwork[k : k + m + 1]
+    k += m + 1
+    keep_r = iwork[k : k + m + 1]
+    k += m + 1
+    keep_c = iwork[k : k + n + 1]
+    k += n + 1
+    number = iwork[k : k + n + 1]
+    k += n + 1
+    degree = iwork[k : k + m + n + 2]
+    k += m + n + 2
+    edges = iwork[k : k + m + n + 2]
+    k += m + n + 2
+    stack = iwork[k : k + m + n + 2]
+    return idx, mapped, ptr, keep_r, keep_c, number, degree, edges, stack
+
+
+@device_function
+def hs_floats(m, n, n_all, work):
+    """Return (h, rest_r, rest_c, du, dv, deg_r, deg_c, weight, mark, s), views of work.
+
+    n of the n_all columns are left.
+    """
+    h = work[0 : m * n_all]
+    k = m * n_all
+    rest_r = work[k : k + m + 1]
+    k += m + 1
+    rest_c = work[k : k + n + 1]
+    k += n + 1
+    du = work[k : k + m + 1]
+    k += m + 1
+    dv = work[k : k + n + 1]
+    k += n + 1
+    deg_r = work[k : k + m + 1]
+    k += m + 1
+    deg_c = work[k : k + n + 1]
+    k += n + 1
+    weight = work[k : k + n + 1]
+    k += n + 1
+    mark = work[k : k + n + 1]
+    k += n + 1
+    s = work[k : k + (n + 1) * (n + 1)]
+    return h, rest_r, rest_c, du, dv, deg_r, deg_c, weight, mark, s
+
+
+@device_function
 def list_free(kind, m, n, flip, code, mask, ptr, idx, keep_r, keep_c):
     """Free entries by rows, and the kept nodes, from the codes of a record."""
     at_r = n if flip else 0
@@ -148,22 +198,7 @@ def hs_product(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork)
     flip = rows < cols
     m = cols if flip else rows
     n = rows if flip else cols
-    idx = iwork[0 : m * n]
-    mapped = iwork[m * n : 2 * m * n]
-    k = 2 * m * n
-    ptr = iwork[k : k + m + 1]
-    k += m + 1
-    keep_r = iwork[k : k + m + 1]
-    k += m + 1
-    keep_c = iwork[k : k + n + 1]
-    k += n + 1
-    number = iwork[k : k + n + 1]
-    k += n + 1
-    degree = iwork[k : k + m + n + 2]
-    k += m + n + 2
-    edges = iwork[k : k + m + n + 2]
-    k += m + n + 2
-    stack = iwork[k : k + m + n + 2]
+    idx, mapped, ptr, keep_r, keep_c, number, degree, edges, stack = hs_ints(m, n, iwork)
     for k in range(m * n):
         out[k] = 0.0
     list_free(kind, m, n, flip, code, mask, ptr, idx, keep_r, keep_c)
@@ -172,25 +207,7 @@ def hs_product(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork)
     n_all = n
     n = compact(kind, m, n, ptr, idx, mapped, keep_c, degree, number)
 
-    h = work[0 : m * n_all]
-    k = m * n_all
-    rest_r = work[k : k + m + 1]
-    k += m + 1
-    rest_c = work[k : k + n + 1]
-    k += n + 1
-    du = work[k : k + m + 1]
-    k += m + 1
-    dv = work[k : k + n + 1]
-    k += n + 1
-    deg_r = work[k : k + m + 1]
-    k += m + 1
-    deg_c = work[k : k + n + 1]
-    k += n + 1
-    weight = work[k : k + n + 1]
-    k += n + 1
-    mark = work[k : k + n + 1]
-    k += n + 1
-    s = work[k : k + (n + 1) * (n + 1)]
+    h, rest_r, rest_c, du, dv, deg_r, deg_c, weight, mark, s = hs_floats(m, n, n_all, work)
     for j in range(n + 1):
         mark[j] = 0.0
     graph = Graph(kind, m, n, ptr, mapped, keep_r, keep_c)

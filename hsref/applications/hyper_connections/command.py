@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from .._common import InputError, check_folder, fresh_folder, need
+from .._command import given, seeds_of, train_into
+from .._common import InputError, need
 from .._training import Progress
 from .config import HyperConfig, make_problem
 
@@ -46,14 +46,8 @@ def run(
     """
     from . import train
 
-    changes: dict[str, object] = {}
-    for option in ("steps", "depth", "epsilon"):
-        if getattr(arguments, option) is not None:
-            changes[option] = getattr(arguments, option)
+    changes = given(arguments, "steps", "depth", "epsilon") | seeds_of(arguments)
     if arguments.seeds is not None:
-        if not 1 <= arguments.seeds <= 1000:
-            raise InputError(f"--seeds must lie between 1 and 1000; got {arguments.seeds}.")
-        changes["seeds"] = tuple(range(arguments.seeds))
         changes["depth_seeds"] = tuple(range(min(2, arguments.seeds)))
     if arguments.depths is not None:
         try:
@@ -73,19 +67,9 @@ def run(
     config = dataclasses.replace(config, **changes)
     need("matplotlib")
     make_problem(config)
-    check_folder(arguments.out or Path.cwd())
-    folder = (
-        Path(arguments.out)
-        if arguments.out
-        else fresh_folder(Path.cwd(), "hsref-hyper-connections")
+    return train_into(
+        arguments.out,
+        "hsref-hyper-connections",
+        command,
+        lambda folder: train(config, progress=progress, executor=executor, checkpoints=folder),
     )
-    checkpoints = folder / "checkpoints"
-    try:
-        result = train(config, progress=progress, executor=executor, checkpoints=checkpoints)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with --out {folder} goes on from here."
-        ) from None
-    result.save(folder, command)
-    shutil.rmtree(checkpoints)
-    return folder

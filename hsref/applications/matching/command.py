@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from .._common import InputError, check_folder, fresh_folder, need
+from .._command import given, seeds_of, train_into
+from .._common import InputError, need
 from .._training import Progress
 from .config import LOSSES, MatchingConfig
 
@@ -65,10 +65,7 @@ def run(
     from . import load_pair, train
     from .problem import data_of, image_problem
 
-    changes: dict[str, object] = {}
-    for option in ("matches", "loss", "epochs"):
-        if getattr(arguments, option) is not None:
-            changes[option] = getattr(arguments, option)
+    changes = given(arguments, "matches", "loss", "epochs")
     if arguments.keypoints is not None:
         changes["m"], changes["n"] = arguments.keypoints
     if arguments.rates is not None:
@@ -78,24 +75,17 @@ def run(
             raise InputError(
                 f"--rates must be numbers with commas between them; got {arguments.rates}."
             ) from None
-    if arguments.seeds is not None:
-        if not 1 <= arguments.seeds <= 1000:
-            raise InputError(f"--seeds must lie between 1 and 1000; got {arguments.seeds}.")
-        changes["seeds"] = tuple(range(arguments.seeds))
+    changes |= seeds_of(arguments)
     config = MatchingConfig().quick() if arguments.quick else MatchingConfig()
     config = dataclasses.replace(config, **changes)
     need("matplotlib")
     pair = load_pair(*(arguments.pair or (None, None)), arguments.disparity)
     data_of(image_problem(config, pair))
-    check_folder(arguments.out or Path.cwd())
-    folder = Path(arguments.out) if arguments.out else fresh_folder(Path.cwd(), "hsref-matching")
-    checkpoints = folder / "checkpoints"
-    try:
-        result = train(config, pair, progress=progress, executor=executor, checkpoints=checkpoints)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with --out {folder} goes on from here."
-        ) from None
-    result.save(folder, command)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return folder
+    return train_into(
+        arguments.out,
+        "hsref-matching",
+        command,
+        lambda folder: train(
+            config, pair, progress=progress, executor=executor, checkpoints=folder
+        ),
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from .._common import InputError, check_folder, fresh_folder, need
+from .._command import given, seeds_of, train_into
+from .._common import InputError, need
 from .._training import Progress
 from .config import PortfolioConfig
 
@@ -82,20 +82,14 @@ def run(
     need("clarabel")
     prices = market(arguments)
     make_problem(config, prices)
-    check_folder(arguments.out or Path.cwd())
-    folder = Path(arguments.out) if arguments.out else fresh_folder(Path.cwd(), "hsref-portfolio")
-    checkpoints = folder / "checkpoints"
-    try:
-        result = train(
-            config, prices, progress=progress, executor=executor, checkpoints=checkpoints
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with --out {folder} goes on from here."
-        ) from None
-    result.save(folder, command)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return folder
+    return train_into(
+        arguments.out,
+        "hsref-portfolio",
+        command,
+        lambda folder: train(
+            config, prices, progress=progress, executor=executor, checkpoints=folder
+        ),
+    )
 
 
 def settings(arguments: argparse.Namespace) -> PortfolioConfig:
@@ -106,15 +100,10 @@ def settings(arguments: argparse.Namespace) -> PortfolioConfig:
         changes["group"] = tuple(
             name.strip() for name in arguments.group.split(",") if name.strip()
         )
-    for option in ("at_least", "cap", "sector_cap", "turnover", "epochs"):
-        if getattr(arguments, option) is not None:
-            changes[option] = getattr(arguments, option)
+    changes |= given(arguments, "at_least", "cap", "sector_cap", "turnover", "epochs")
     if arguments.turnover is not None and arguments.at_least is not None:
         raise InputError("--turnover is a mandate of its own; leave out --at-least.")
-    if arguments.seeds is not None:
-        if not 1 <= arguments.seeds <= 1000:
-            raise InputError(f"--seeds must lie between 1 and 1000; got {arguments.seeds}.")
-        changes["seeds"] = tuple(range(arguments.seeds))
+    changes |= seeds_of(arguments)
     config = dataclasses.replace(config, **changes)
     return config.quick() if arguments.quick else config
 

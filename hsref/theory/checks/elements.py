@@ -231,12 +231,9 @@ def exact(cases: Cases, rng: np.random.Generator) -> Outcome:
     if not len(at):
         return out
     other = cases.x[at] + step[at][:, None] * d[at]
-    clear = _clear(rows, observe(cases.C, other))
-    at, other = at[clear], other[clear]
-    out.excluded = len(good) - len(at)
-    if not len(at):
-        return out
     seen = observe(cases.C, other)
+    unclear = ~_clear(rows, seen)
+    out.excluded += int(unclear.sum())
     moved, move = seen.y - y[at], other - cases.x[at]
     scale = rows.scale(cases.x[at])
     groups, _ = cache_of(cases.C, rows).groups(rows.active(seen.y))
@@ -244,10 +241,12 @@ def exact(cases: Cases, rng: np.random.Generator) -> Outcome:
     for local, k in groups:
         present = local.present(local.admissible(other[k] - seen.y[k]))
         worst[at[k]] = local.worst_error(move[k], moved[k], present) / scale[k]
+    worst[at[unclear]] = np.nan
     out.add("every element", worst, 1e-12)
     for selection in SELECTIONS:
         own = np.full(len(cases.x), np.nan)
         own[at] = largest(seen.product(move, selection) - moved) / scale
+        own[at[unclear]] = np.nan
         out.add(selection, own, 1e-12)
     return out
 
