@@ -11,10 +11,12 @@ from ..exactness import radius
 from ..planted import Cases
 from ._outcome import Outcome, cache_of, largest
 
-STEP = 2e-3
+STEP = 2e-4
 """Of the data and of x, relative to their scale: projections are affine as far as that."""
 ROOM = 0.05
-"""Least margin of the active set, relatively, of the points that are moved by STEP."""
+"""Least margin of the active set, relatively, of the points that are moved by STEP. It is a margin
+of x; a step of the data moves multipliers by more, as much as the active rows are nearly dependent,
+which is why it is so many times the step."""
 MATRIX_POINTS = 4
 """Points of a batch whose matrices are moved: each needs a set-up of its own."""
 
@@ -212,11 +214,18 @@ def _matrices(
     if not matrices or any((~M.any(axis=1)).any() for M in matrices.values()):
         return
     active = rows.active(y)
+    if C.lower is not None and C.upper is not None:
+        # two equal bounds fix a variable: one equality, which depends on no row of a matrix
+        fixed = np.flatnonzero(C.lower == C.upper)
+        active[:, [kind == "upper" and j in fixed for kind, j in rows.ids]] = False
     free = np.array([independent(rows, mask) for mask in active], dtype=bool)
     at = np.flatnonzero(free & (margin > ROOM))[:MATRIX_POINTS]
     if at.size:
         x = cases.x[at]
-        d = {k: rng.normal(size=(len(at), *M.shape)) for k, M in matrices.items()}
+        d = {
+            k: rng.normal(size=(len(at), *M.shape)) * np.linalg.norm(M, axis=1, keepdims=True)
+            for k, M in matrices.items()
+        }
         _, dy = hsref.jvp(x, None, C, tangents=d, n_threads=1)
         h, ends = 1e-5, []
         for sign in (h, -h):
