@@ -92,7 +92,7 @@ def project(
         A previous record for the same set and batch, whose working sets the solver starts from,
         sample by sample; or a :class:`hsref.WarmStart`, which keeps the last record for a loop.
         Answers agree with those of a cold start to rounding. The active-set methods of general
-        polyhedra make use of it; other methods have no use for one and ignore it.
+        polyhedra on the host make use of it; other methods have no use for one and ignore it.
     selection : {"active", "working", "support"}
         Which active rows define the derivative; see :class:`hsref.HSJacobian`.
     degenerate_data : {"raise", "minimum_norm"}
