@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--loss", choices=LOSSES, help="loss of all arms (default bce)")
     parser.add_argument(
-        "--rates", metavar="A,B,C", help="learning rates to choose from (default 0.01,0.03,0.1)"
+        "--rates", metavar="A,B,C", help="learning rates to choose from (default 0.01,0.03,0.1,0.3)"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="reported runs per arm (default 5)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the instances")

@@ -81,8 +81,8 @@ class MatchingConfig:
     delta: float = 0.05
     iterations: int = 20
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    tuning_seeds: tuple[int, ...] = (1000,)
-    learning_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
+    tuning_seeds: tuple[int, ...] = (1000, 1001, 1002)
+    learning_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1)
     epochs: int = 15
     batch_size: int = 32
     hidden: int = 32
@@ -128,6 +128,7 @@ class MatchingConfig:
         return dataclasses.replace(
             self,
             seeds=self.seeds[:2],
+            tuning_seeds=self.tuning_seeds[:1],
             learning_rates=self.learning_rates[1:2] or self.learning_rates,
             regions=min(self.regions, 64),
             test_regions=min(self.test_regions, 56),
