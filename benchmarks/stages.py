@@ -1,11 +1,10 @@
-"""Where the time of two kernels goes, stage by stage, beside what the machine can do at best.
+"""Where the time of some kernels goes, stage by stage, beside what the machine can do at best.
 
 ``python -m benchmarks.stages`` takes the kernels whose figures are the hardest to reach: the
-simplex forward (W4) and the HS product of Birkhoff 30x30 (W6). Each is run on one thread over the
-batch of its workload, cut off after its first stage, then after its second, and so on; the
-difference of two times is a stage. The floor of a stage is what it has to read and write at the
-speed of a copy inside the cache, or its arithmetic at the speed of a dot product. Writes
-``RESULTS/stages.md``.
+simplex (W4), forward and HS product, and the HS products of Birkhoff 4x4 (W5) and 30x30 (W6).
+Each is run on one thread over the batch of its workload, cut off after its first stage, then after
+its second, and so on; the difference of two times is a stage. Beside it the time of copying the
+batch, what any kernel has to read and write at least. Writes ``RESULTS/stages.md``.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from hsref._jit import device_function
 from hsref.sets.simplex import (
     simplex_candidates,
     simplex_extremes,
+    simplex_hs,
     simplex_project,
     simplex_threshold,
 )
@@ -37,6 +37,7 @@ from hsref.sets.transport_hs import (
     peel_leaves,
 )
 from hsref.sets.transport_laplacian import BALANCED, Factor, Graph, factorise
+from hsref.sets.transport_small import small_peel, small_routines
 
 from . import measure
 from .workloads import CASES
@@ -51,6 +52,8 @@ SIMPLEX = (
     "shift, classify, margins, clamp (with the record)",
     "copy the answer, look for overflow",
 )
+SMALL = ("free entries as bits, leaves peeled", "4x4 Laplacian, factor, solve, scatter")
+SIMPLEX_HS = ("sum over the free entries", "subtract the mean from them")
 BIRKHOFF = (
     "list the free entries from the codes",
     "peel leaves",
@@ -99,6 +102,38 @@ def simplex_stages(stop, x, total, y, code, dual, info, margin, xw, yw, work, iw
 
 
 @device_function
+def simplex_hs_stages(stop, g, code, mask, out, work, iwork):
+    """Run the first ``stop`` stages of the HS product for every row of g; returns a checksum."""
+    n = g.shape[1]
+    found = 0.0
+    for i in range(g.shape[0]):
+        if stop == 1:
+            size = 0
+            for j in range(n):
+                free = (code[i, 1 + j] & mask) == 0
+                found += g[i, j] if free else 0.0
+                size += 1 if free else 0
+            found += size
+        else:
+            simplex_hs(g[i], g[i], code[i], work, iwork, work, work, mask, out[i], work, iwork)
+    return found
+
+
+@device_function
+def small_stages(stop, g, code, head, mask, out, work, iwork):
+    """Run the first ``stop`` stages of the HS product of 4x4 matrices; returns a checksum."""
+    found = 0
+    for i in range(g.shape[0]):
+        if stop == 1:
+            found += small_peel(4, code[i], mask, iwork)
+        else:
+            small_product(
+                g[i], g[i], code[i], work, iwork, work, (head,), mask, out[i], work, iwork
+            )
+    return found
+
+
+@device_function
 def birkhoff_stages(stop, g, code, head, mask, out, work, iwork):
     """Run the first ``stop`` stages of the HS product for every row of g; returns a checksum."""
     m = head[1]
@@ -132,6 +167,9 @@ def birkhoff_stages(stop, g, code, head, mask, out, work, iwork):
     return found
 
 
+small_product = small_routines(4)[1]
+
+
 def least(call: Callable[[], Any], budget: float = 1.0) -> float:
     """Return the shortest time of a call, in seconds: other work on the machine only adds."""
     call()
@@ -161,23 +199,42 @@ def simplex_times() -> tuple[list[float], dict[str, Any]]:
     return times, {"batch": batch, "copy": least(lambda: np.copyto(y, x))}
 
 
-def birkhoff_times() -> tuple[list[float], dict[str, Any]]:
-    """Return seconds up to each stage of the HS product of W6, and what they are made of."""
+def _record(case: str) -> tuple[Any, Any, np.ndarray]:
+    """Return the set of a case, the record of its points and cotangents for them."""
     import hsref
 
-    problem = CASES["W6"].build(0)
+    problem = CASES[case].build(0)
     C = problem.special_set()
     record = hsref.projection(problem.x.reshape(-1, *C.shape), C, n_threads=1)
+    return C, record, np.random.default_rng(1).standard_normal(problem.x.shape)
+
+
+def simplex_hs_times() -> tuple[list[float], dict[str, Any]]:
+    """Return seconds up to each stage of the HS product of W4, and what they are made of."""
+    _, record, g = _record("W4")
+    out = np.empty_like(g)
+    args = (g, record._raw.code, np.int64(MASK_ACTIVE), out, np.empty(1), np.empty(1, np.int32))
+    times = [
+        least(lambda stop=stop: simplex_hs_stages(np.int64(stop), *args))
+        for stop in range(1, len(SIMPLEX_HS) + 1)
+    ]
+    np.testing.assert_array_equal(out, record.jacobian() @ g)
+    return times, {"batch": len(g), "copy": least(lambda: np.copyto(out, g))}
+
+
+def birkhoff_times(
+    case: str, driver: Any, stages: tuple[str, ...]
+) -> tuple[list[float], dict[str, Any]]:
+    """Return seconds up to each stage of the HS product of a case, and what they are made of."""
+    C, record, g = _record(case)
     raw = record._raw
-    g = np.random.default_rng(1).standard_normal(problem.x.shape)
     head = C.kernel.shared[0]
     floats, ints = hs_sizes(*C.shape)
     out, work, iwork = np.empty_like(g), np.empty(floats), np.zeros(ints, np.int32)
     assert head[0] == BALANCED
     args = (g, raw.code, head, np.int64(MASK_ACTIVE), out, work, iwork)
     times = [
-        least(lambda stop=stop: birkhoff_stages(np.int64(stop), *args))
-        for stop in range(1, len(BIRKHOFF) + 1)
+        least(lambda stop=stop: driver(np.int64(stop), *args)) for stop in range(1, len(stages) + 1)
     ]
     np.testing.assert_array_equal(out.reshape(record.y.shape), record.jacobian() @ g.reshape(
         record.y.shape
@@ -210,24 +267,28 @@ def table(title: str, stages: tuple[str, ...], times: list[float], about: dict[s
 
 
 def main() -> None:
-    """Measure both kernels and write the tables."""
+    """Measure the kernels and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
     machine = measure.machine()
-    first, about_first = simplex_times()
-    second, about_second = birkhoff_times()
+    parts = [
+        ("Simplex of n = 1000, forward with the record (W4)", SIMPLEX, *simplex_times()),
+        ("Simplex of n = 1000, HS product (W4)", SIMPLEX_HS, *simplex_hs_times()),
+    ]
+    for case, side, driver, names in (
+        ("W5", 4, small_stages, SMALL), ("W6", 30, birkhoff_stages, BIRKHOFF),
+    ):  # fmt: skip
+        times, about = birkhoff_times(case, driver, names)
+        title = f"Birkhoff {side}x{side}, HS product ({case}; {about['free']:.1f} free entries)"
+        parts.append((title, names, times, about))
     text = "\n".join([
-        "# Stages of two kernels", "",
+        "# Stages of some kernels", "",
         "`python -m benchmarks.stages`: each kernel on one thread, cut off after each of its "
         "stages; shortest of the runs of a second. The last copy of the driver and the compiler's "
         "freedom across stages are in the differences, so a stage is good to about a tenth.", "",
         f"{machine['cpu']}, Python {platform.python_version()}, NumPy {np.__version__}.", "",
-        table("Simplex of n = 1000, forward with the record (W4)", SIMPLEX, first, about_first),
-        table(
-            f"Birkhoff 30x30, HS product (W6; {about_second['free']:.0f} free entries a sample)",
-            BIRKHOFF, second, about_second,
-        ),
+        *(table(*part) for part in parts),
     ])  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     measure.write_atomically(out / "stages.md", text)

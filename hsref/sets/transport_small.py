@@ -340,15 +340,9 @@ def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work
     return SOLVED
 
 
-def small_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
-    """out = V g on SIDE x SIDE matrices; leaves peeled on bits, then one grounded solve."""
-    n = SIDE
-    nn = n * n
-    on = 0
-    s = nn
-    u = 2 * nn
-    v = u + n
-    inv = v + n
+@device_function
+def small_peel(n, code, mask, bits_of):
+    """Write the free entries of each row as bits, leaves peeled off; returns the columns met."""
     full = 0
     once = 0
     twice = 0
@@ -358,7 +352,7 @@ def small_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
             bits |= ((code[2 * n + i * n + j] & mask) == 0) << j
         twice |= once & bits
         once |= bits
-        iwork[i] = bits
+        bits_of[i] = bits
         full |= bits
     # Entries alone in their column or row are fixed by it, and so on: the bits that stay lie on
     # cycles or between them.
@@ -370,15 +364,28 @@ def small_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
         twice = 0
         full = 0
         for i in range(n):
-            bits = iwork[i] & ~lonely
+            bits = bits_of[i] & ~lonely
             if bits & (bits - 1) == 0:
                 bits = 0
-            if bits != iwork[i]:
+            if bits != bits_of[i]:
                 changed = True
-                iwork[i] = bits
+                bits_of[i] = bits
             twice |= once & bits
             once |= bits
             full |= bits
+    return full
+
+
+def small_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
+    """out = V g on SIDE x SIDE matrices; leaves peeled on bits, then one grounded solve."""
+    n = SIDE
+    nn = n * n
+    on = 0
+    s = nn
+    u = 2 * nn
+    v = u + n
+    inv = v + n
+    full = small_peel(n, code, mask, iwork)
     if full == 0:
         for k in range(nn):
             out[k] = 0.0
