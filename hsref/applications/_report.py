@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._common import mean_and_error, need, write_atomically
+from ._common import (
+    check_folder,
+    mean_and_error,
+    need,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 COLOURS = {
     "blue": "#0072B2",
@@ -171,3 +179,32 @@ def band(axes: Any, x: Any, values: Any, colour: str, **style: Any) -> None:
 def save_figure(drawing: Any, path: Path) -> None:
     """Write a figure as PNG, atomically."""
     write_atomically(path, lambda temporary: drawing.savefig(temporary, format="png"))
+
+
+def save_report(
+    folder: str | os.PathLike[str],
+    draw: Callable[[Path], Any],
+    numbers: Mapping[str, Any],
+    write: Callable[[Any], str],
+) -> Path:
+    """Write pictures, JSON files and ``report.md``; return the folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if need be.
+    draw : callable
+        Draws into the folder and returns what the report needs to know of the pictures.
+    numbers : mapping of str to Any
+        What goes into each JSON file.
+    write : callable
+        Takes what `draw` returned and returns the report.
+    """
+    target = check_folder(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = draw(target)
+    for name, content in numbers.items():
+        write_json(target / name, content)
+    # The report comes last: where it stands, everything it speaks of stands too.
+    write_text(target / "report.md", write(pictures))
+    return target

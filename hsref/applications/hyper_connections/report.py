@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._common import check_folder, mean_and_error, write_json, write_text
-from .._report import number, paired, power, signed, table, with_error
+from .._common import mean_and_error
+from .._report import number, paired, power, save_report, signed, table, with_error
 from .config import ARMS, CONSTRAINED
 from .figures import LABELS, save_all
 from .text import PARTS
@@ -156,14 +156,12 @@ def claims(result: HyperResult) -> list[tuple[str, str, str]]:
 
 def save(result: HyperResult, folder: str | os.PathLike[str], command: str = "") -> Path:
     """Write all files; see :meth:`HyperResult.save`."""
-    target = check_folder(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    pictures = save_all(result, target)
-    write_json(target / "results.json", result.results(command))
-    write_json(target / "details.json", details(result))
-    # The report comes last: where it stands, everything it speaks of stands too.
-    write_text(target / "report.md", report(result, pictures, command))
-    return target
+    return save_report(
+        folder,
+        lambda target: save_all(result, target),
+        {"results.json": result.results(command), "details.json": details(result)},
+        lambda pictures: report(result, pictures, command),
+    )
 
 
 def details(result: HyperResult) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._common import check_folder, write_json, write_text
-from .._report import number, paired, power, signed, table, with_error
+from .._report import number, paired, power, save_report, signed, table, with_error
 from .config import ARMS, TRAINED, WORLDS
 from .figures import LABELS, save_all
 from .layers import ENTROPIC
@@ -75,13 +74,12 @@ def compare(result: MatchingResult, world: str, arm: str) -> Comparison:
 
 def save(result: MatchingResult, folder: str | os.PathLike[str], command: str = "") -> Path:
     """Write report, pictures and numbers; return the folder."""
-    target = check_folder(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    pictures = save_all(result, target)
-    write_json(target / "results.json", result.results(command))
-    write_json(target / "details.json", details(result))
-    write_text(target / "report.md", report(result, pictures, command))
-    return target
+    return save_report(
+        folder,
+        lambda target: save_all(result, target),
+        {"results.json": result.results(command), "details.json": details(result)},
+        lambda pictures: report(result, pictures, command),
+    )
 
 
 def details(result: MatchingResult) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._common import check_folder, mean_and_error, write_json, write_text
-from .._report import number, power, signed, table, with_error
+from .._common import mean_and_error
+from .._report import number, power, save_report, signed, table, with_error
 from .claims import EXACT, claims, compare, half_width
 from .costs import REPEATS
 from .figures import LABELS, save_all
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
 def save(result: PortfolioResult, folder: str | os.PathLike[str], command: str = "") -> Path:
     """Write all files; see :meth:`PortfolioResult.save`."""
-    target = check_folder(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    pictures = save_all(result, target)
-    write_json(target / "results.json", result.results(command))
-    write_json(target / "details.json", details(result))
-    # The report comes last: where it stands, everything it speaks of stands too.
-    write_text(target / "report.md", report(result, pictures, command))
-    return target
+    return save_report(
+        folder,
+        lambda target: save_all(result, target),
+        {"results.json": result.results(command), "details.json": details(result)},
+        lambda pictures: report(result, pictures, command),
+    )
 
 
 def details(result: PortfolioResult) -> dict[str, Any]:
