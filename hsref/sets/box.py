@@ -23,6 +23,7 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_WEAK,
     PRIMAL_INFEASIBLE,
     SOLVED,
@@ -38,54 +39,92 @@ from .polyhedron import Polyhedron, crossed_bounds
 
 
 @device_function
-def box_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
-    """y = clip(x, lower, upper), data = [lower, upper]; writes y, code, info, margin."""
+def box_classify(x, y, data, active_tol, code, info):
+    """Write code and ranks of the entries of y = clip(x, lower, upper), data = [lower, upper].
+
+    A small loop a purpose, and masks that are multiplied or selected instead of branched on: each
+    loop vectorises.
+    """
     n = x.shape[0]
-    fixed = 0
-    weak = 0
-    held = 0
-    slack = np.inf
-    least = np.inf
     for j in range(n):
         lower = data[j]
         upper = data[n + j]
-        if not lower <= upper:
-            return PRIMAL_INFEASIBLE
-        value = min(max(x[j], lower), upper)
-        y[j] = value
-        bits = 0
-        # An infinite bound gives an infinite reach but also an infinite gap: never active.
-        to_lower = (value - lower) / (abs(value) + abs(lower)) if value > lower else 0.0
-        to_upper = (upper - value) / (abs(value) + abs(upper)) if value < upper else 0.0
-        if lower > -np.inf:
-            if to_lower <= active_tol:
-                bits |= ACTIVE_LOWER
-            else:
-                slack = min(slack, to_lower)
-        if upper < np.inf:
-            if to_upper <= active_tol:
-                bits |= ACTIVE_UPPER
-            else:
-                slack = min(slack, to_upper)
-        if x[j] < lower:
-            bits |= WORKING_LOWER | SUPPORT_LOWER
-            least = min(least, (lower - x[j]) / (abs(x[j]) + abs(lower)))
-            held += 1
-        elif x[j] > upper:
-            bits |= WORKING_UPPER | SUPPORT_UPPER
-            least = min(least, (x[j] - upper) / (abs(x[j]) + abs(upper)))
-            held += 1
-        elif bits != 0:
-            weak += 1
-        if bits != 0:
-            fixed += 1
-        code[j] = bits
+        near = active_tol * abs(y[j])
+        # An infinite bound is never active, although its gap and its reach compare as equal.
+        low = (y[j] - lower <= near + active_tol * abs(lower)) & (lower > -np.inf)
+        high = (upper - y[j] <= near + active_tol * abs(upper)) & (upper < np.inf)
+        bits = (ACTIVE_LOWER if low else 0) | (ACTIVE_UPPER if high else 0)
+        bits |= WORKING_LOWER | SUPPORT_LOWER if x[j] < lower else 0
+        code[j] = bits | (WORKING_UPPER | SUPPORT_UPPER if x[j] > upper else 0)
+    fixed = 0
+    held = 0
+    for j in range(n):
+        fixed += 1 if code[j] != 0 else 0
+        held += 1 if (code[j] & (WORKING_LOWER | WORKING_UPPER)) != 0 else 0
     info[INFO_RANK_ACTIVE] = n - fixed
     info[INFO_RANK_WORKING] = n - held
     info[INFO_RANK_SUPPORT] = n - held
-    info[INFO_WEAK] = weak
-    margin[0] = slack
-    margin[1] = least
+    info[INFO_WEAK] = fixed - held
+
+
+@device_function
+def least_of(v):
+    """Return the smallest entry that is not NaN, inf without one.
+
+    Four chains: a minimum waits for the one before it.
+    """
+    n = v.shape[0]
+    least0 = least1 = least2 = least3 = np.inf
+    for q in range(n // 4):
+        least0 = v[4 * q] if v[4 * q] < least0 else least0
+        least1 = v[4 * q + 1] if v[4 * q + 1] < least1 else least1
+        least2 = v[4 * q + 2] if v[4 * q + 2] < least2 else least2
+        least3 = v[4 * q + 3] if v[4 * q + 3] < least3 else least3
+    for j in range(4 * (n // 4), n):
+        least0 = v[j] if v[j] < least0 else least0
+    return min(min(least0, least1), min(least2, least3))
+
+
+@device_function
+def box_margins(x, y, data, code, ratio):
+    """Return the least relative slack of a bound that is not active, and the least push.
+
+    The ratios are stored first, because divisions vectorise and a minimum does not.
+    """
+    n = x.shape[0]
+    for j in range(n):
+        value = y[j]
+        lower = data[j]
+        upper = data[n + j]
+        # The quotient of two infinities is NaN, and no NaN is less than anything.
+        to_lower = (value - lower) / (abs(value) + abs(lower))
+        to_upper = (upper - value) / (abs(value) + abs(upper))
+        to_lower = to_lower if (code[j] & ACTIVE_LOWER) == 0 else np.inf
+        to_upper = to_upper if (code[j] & ACTIVE_UPPER) == 0 else np.inf
+        ratio[j] = to_lower if to_lower < np.inf else np.inf
+        ratio[j] = to_upper if to_upper < ratio[j] else ratio[j]
+    slack = least_of(ratio)
+    for j in range(n):
+        push = abs(x[j] - y[j]) / (abs(x[j]) + abs(y[j]))
+        ratio[j] = push if x[j] != y[j] else np.inf
+    return slack, least_of(ratio)
+
+
+@device_function
+def box_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
+    """y = clip(x, lower, upper), data = [lower, upper]; writes y, code, info, margin."""
+    n = x.shape[0]
+    crossed = 0
+    for j in range(n):
+        crossed += 0 if data[j] <= data[n + j] else 1
+    if crossed > 0:
+        return PRIMAL_INFEASIBLE
+    for j in range(n):
+        raised = x[j] if x[j] > data[j] else data[j]
+        y[j] = raised if raised < data[n + j] else data[n + j]
+    if info[INFO_SKIP_RECORD] == 0:
+        box_classify(x, y, data, active_tol, code, info)
+        margin[0], margin[1] = box_margins(x, y, data, code, work[0:n])
     return SOLVED
 
 
@@ -184,9 +223,9 @@ class Box(PolyhedralSet):
 
     def _make_kernel(self) -> Kernel:
         return Kernel(
-            "Box", box_project, box_hs, size=self.n, code_size=self.n, dual_size=0, work_size=0,
-            iwork_size=1, hs_work_size=0, hs_iwork_size=0, shared=(), methods=("clip",),
-            cost=8.0 * self.n, hs_cost=2.0 * self.n,
+            "Box", box_project, box_hs, size=self.n, code_size=self.n, dual_size=0,
+            work_size=self.n, iwork_size=1, hs_work_size=0, hs_iwork_size=0, shared=(),
+            methods=("clip",), cost=8.0 * self.n, hs_cost=2.0 * self.n,
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:
