@@ -295,6 +295,10 @@ def cold_table(row: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+"""Told apart without seeing red and green."""
+
+
 def plot_curves(curves: dict[str, Any], path: Path) -> None:
     """Draw microseconds a sample against the batch size, one panel a workload."""
     try:
@@ -315,13 +319,14 @@ def plot_curves(curves: dict[str, Any], path: Path) -> None:
                 pairs = [(p["batch"], seconds_of(p, name, "forward")) for p in curve["points"]]
                 pairs = [(b, 1e6 * s / b) for b, s in pairs if s is not None]
                 if pairs:
-                    label = f"{name}, {_threads(curve['threads'])}"
-                    axis.loglog(*zip(*pairs, strict=True), style, marker="o", color=f"C{i}",
-                                markersize=4, label=label)  # fmt: skip
+                    # one entry a name in the legend: the dashes are explained once for all panels
+                    axis.loglog(*zip(*pairs, strict=True), style, marker="o", color=COLOURS[i],
+                                markersize=4, label=name if style == "-" else None)  # fmt: skip
         axis.set_title(title.split(", batch")[0], fontsize=8)
         axis.set_xlabel("batch")
         axis.set_ylabel("µs a sample, forward")
         axis.grid(True, which="both", alpha=0.2)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=7, framealpha=0.6)
+    figure.suptitle("Solid: two threads; dashed: one thread", fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
