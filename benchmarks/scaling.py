@@ -180,7 +180,9 @@ def write_report(folder: Path) -> None:
         "# Cost as work grows", "",
         f"{box['cpu']}, one thread, {box['when']} UTC. n is the length of a point (the side of the "
         "matrix for matrix sets, whose points have n² entries). Exponents are fitted to the upper "
-        "half of the sizes. Regenerate: `python -m benchmarks.scaling --again`.", "",
+        "half of the sizes; an answer of half a megabyte or more may be written into fresh pages, "
+        "which cost more than the cheapest kernels (the bend of Box's backward). Regenerate: "
+        "`python -m benchmarks.scaling --again`.", "",
         "| set | forward ∝ | backward ∝ | largest n | forward µs | backward µs | "
         "batch: forward ∝ | one sample µs | 10 000 samples, µs each |",
         "|---|---|---|---|---|---|---|---|---|",
