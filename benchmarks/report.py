@@ -141,6 +141,11 @@ def targets_table(cases: dict[str, Any], order: dict[str, int]) -> list[str]:
                 f"| {case.name}{ours_name} | {target.part} | {target.peer} | ≥ {target.ratio:g} | "
                 f"{reached:.3g} | {with_record} | {'yes' if reached >= target.ratio else 'no'} |"
             )
+    lines += [
+        "", "What is missed of W4, W5 and W6 is taken apart in [stages.md](stages.md) "
+        "(`python -m benchmarks.stages`): the time of each stage beside that of copying the batch. "
+        "The floor of every row stands in its section.",
+    ]  # fmt: skip
     return [*lines, ""] if found else []
 
 
