@@ -45,7 +45,7 @@ PROMISES = (
        "test_verify.py::test_loky_gives_the_same_bits"),
     _p(PROCESSES, "Ctrl-C stops a long batch between chunks and leaves the library usable",
        "test_processes.py::test_an_interrupt_stops_between_chunks", measured="interrupts"),
-    _p(PROCESSES, "no oversubscription: callers share one pool, no BLAS works beside it",
+    _p(PROCESSES, "no oversubscription: callers share one pool of helpers, no BLAS works beside it",
        "test_processes.py::test_calls_share_one_pool_and_none_is_made_for_one_thread",
        "test_threads.py::test_the_number_of_threads_comes_from_the_environment"),
     _p(ENVIRONMENT, "read-only installation and home: one warning, the right answer",

@@ -334,7 +334,7 @@ class Simplex(PolyhedralSet):
         return Kernel(
             "Simplex", simplex_project, simplex_hs, size=self.n, code_size=1 + self.n,
             dual_size=1, work_size=0, iwork_size=1, hs_work_size=0, hs_iwork_size=0, shared=(),
-            methods=("Newton on the threshold",), cost=12.0 * self.n, hs_cost=4.0 * self.n,
+            methods=("Newton on the threshold",), cost=4.0 * self.n, hs_cost=4.0 * self.n,
         )  # fmt: skip
 
     def to_polyhedron(self) -> Polyhedron:
