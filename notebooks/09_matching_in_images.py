@@ -172,8 +172,8 @@ assert np.abs(dead - dead.round()).max() < 1e-12
 #
 # ## Check it
 #
-# From the plain rows of the set, without its solver: multipliers found anew prove that each point is
-# the nearest one, and $I-M^+M$ of the active rows, by a dense pseudo-inverse, is the element.
+# From the plain rows of the set, without its solver: multipliers found anew prove that each point
+# is the nearest one, and $I-M^+M$ of the active rows, by a dense pseudo-inverse, is the element.
 
 # %%
 few = x[::25]
