@@ -142,8 +142,8 @@ def targets_table(cases: dict[str, Any], order: dict[str, int]) -> list[str]:
                 f"{reached:.3g} | {with_record} | {'yes' if reached >= target.ratio else 'no'} |"
             )
     lines += [
-        "", "What is missed of W4, W5 and W6 is taken apart in [stages.md](stages.md) "
-        "(`python -m benchmarks.stages`): the time of each stage beside that of copying the batch. "
+        "", "[stages.md](stages.md) (`python -m benchmarks.stages`) takes the kernels of W4, W5 "
+        "and W6 apart, the hardest: the time of each stage beside that of copying the batch. "
         "The floor of every row stands in its section.",
     ]  # fmt: skip
     return [*lines, ""] if found else []
@@ -317,7 +317,9 @@ def plot_curves(curves: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(
         1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False, layout="constrained"
     )
+    most = max(curve["threads"] for curve in curves.values())
     for axis, title in zip(axes[0], names, strict=True):
+        named: set[str] = set()
         for curve in [c for c in curves.values() if c["title"] == title]:
             style = "-" if curve["threads"] > 1 else "--"
             for i, name in enumerate(r["peer"] for r in curve["points"][0]["results"]):
@@ -325,13 +327,15 @@ def plot_curves(curves: dict[str, Any], path: Path) -> None:
                 pairs = [(b, 1e6 * s / b) for b, s in pairs if s is not None]
                 if pairs:
                     # one entry a name in the legend: the dashes are explained once for all panels
-                    axis.loglog(*zip(*pairs, strict=True), style, marker="o", color=COLOURS[i],
-                                markersize=4, label=name if style == "-" else None)  # fmt: skip
+                    axis.loglog(*zip(*pairs, strict=True), style, marker="o",
+                                color=COLOURS[i % len(COLOURS)], markersize=4,
+                                label=None if name in named else name)  # fmt: skip
+                    named.add(name)
         axis.set_title(title.split(", batch")[0], fontsize=8)
         axis.set_xlabel("batch")
         axis.set_ylabel("µs a sample, forward")
         axis.grid(True, which="both", alpha=0.2)
         axis.legend(fontsize=7, framealpha=0.6)
-    figure.suptitle("Solid: two threads; dashed: one thread", fontsize=9)
+    figure.suptitle(f"Solid: {_threads(most)}; dashed: one thread", fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
