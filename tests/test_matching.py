@@ -13,7 +13,7 @@ from autograd import grad
 import hsref.cli as cli
 from hsref.applications import InputError, matching
 from hsref.applications import _entropic as entropic
-from hsref.applications._training import Task, batches
+from hsref.applications._training import batches
 from hsref.applications.matching import decode, graphs, keypoints, layers, model, regions
 from hsref.applications.matching.problem import data_of, graph_problem, image_problem
 from hsref.applications.matching.report import compare, report
@@ -33,7 +33,7 @@ SMALL = matching.MatchingConfig(
     outliers=1,
     seeds=(0, 1),
     tuning_seeds=(7,),
-    learning_rates=(1e-2,),
+    learning_rates=(1e-2, 3e-2),
     epochs=2,
     batch_size=8,
     hidden=8,
@@ -301,10 +301,33 @@ def test_progress_counts_to_the_end(events, result):
     assert events[-1].done == events[-1].total
 
 
+def test_the_rate_is_the_best_on_validation_instances(result):
+    for key, runs in result.runs.items():
+        scores = result.tuning[key]
+        assert set(scores) == set(SMALL.learning_rates)
+        best = max(scores, key=lambda rate: (scores[rate], -rate))
+        assert {run.task.learning_rate for run in runs} == {best}
+
+
+def test_a_single_rate_is_taken_without_training_to_choose_it(pair):
+    events: list = []
+    config = dataclasses.replace(
+        SMALL, learning_rates=(2e-2,), seeds=(0,), epochs=1, regions=8, test_regions=8
+    )
+    result = matching.train(config, pair, progress=events.append)
+    assert len(events) == 2 * len(matching.TRAINED)
+    assert {event.task.stage for event in events} == {"final"}
+    assert {event.task.learning_rate for event in events} == {2e-2}
+    text = report(result, [])
+    assert "Learning rate of every arm: 0.02, given, not chosen" in text
+    assert "validation F1" not in text
+    assert "nan" not in text
+
+
 def test_numbers_depend_on_the_seed_alone_and_survive_an_interruption(problems, result, tmp_path):
-    rate = SMALL.learning_rates[0]
-    task = Task("graphs-projection", "final", 1, rate)
     wanted = result.runs["graphs", "projection"][1]
+    task = wanted.task
+    assert (task.arm, task.stage, task.seed) == ("graphs-projection", "final", 1)
     calls = []
 
     class Stopped(Exception):

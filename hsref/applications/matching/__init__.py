@@ -78,7 +78,7 @@ class MatchingResult:
     untrained : dict of (str, str) to (Evaluation, Evaluation)
         Train and test evaluation of the arms that are not trained.
     tuning : dict of (str, str) to dict
-        Mean validation F1 of each learning rate.
+        Mean validation F1 of each learning rate; empty where there is one rate, which is taken.
     seconds : float
         Wall time of this call.
     """
@@ -211,8 +211,9 @@ def train(
     Notes
     -----
     The learning rate of each arm is the one, of a common grid, with the best mean F1 on validation
-    instances over ``tuning_seeds``. The reported runs train afresh on all training instances; test
-    instances are looked at only to draw curves and to report.
+    instances over ``tuning_seeds``; a single rate is taken as it is, and nothing is trained to
+    choose it. The reported runs train afresh on all training instances; test instances are looked
+    at only to draw curves and to report.
     """
     from . import model
 
@@ -221,11 +222,13 @@ def train(
     pair = pair or load_pair()
     problems = {"images": image_problem(config, pair), "graphs": graph_problem(config)}
     arms = [(world, arm) for world in WORLDS for arm in TRAINED]
+    rates = config.learning_rates
     tuned = [
         Task(labelled(world, arm), "tune", seed, rate)
         for world, arm in arms
-        for rate in config.learning_rates
+        for rate in rates
         for seed in config.tuning_seeds
+        if len(rates) > 1
     ]
     total = len(tuned) + len(arms) * len(config.seeds)
     done = [0]
@@ -239,10 +242,11 @@ def train(
         model.run, checkpoints=None if checkpoints is None else os.fspath(checkpoints)
     )
     scored = [one.score for one in sweep(run, problems, tuned, executor, ended)]
-    tuning, tasks = {}, []
+    tuning: dict[tuple[str, str], dict[float, float]] = {}
+    tasks = []
     for world, arm in arms:
         name = labelled(world, arm)
-        rate, tuning[world, arm] = best_rate(tuned, scored, name)
+        rate, tuning[world, arm] = best_rate(tuned, scored, name) if tuned else (rates[0], {})
         tasks += [Task(name, "final", seed, rate) for seed in config.seeds]
     found = dict(zip(tasks, sweep(run, problems, tasks, executor, ended)))
     runs = {

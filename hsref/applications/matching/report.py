@@ -179,11 +179,13 @@ def at_the_edge(tuning: dict[Any, dict[float, float]]) -> str:
     >>> at_the_edge({"a": {0.1: 0.5, 0.2: 0.6}, "b": {0.1: 0.5, 0.2: 0.4}})[:47]
     'The chosen learning rate is the largest of the '
     """
+    if not all(len(scores) > 1 for scores in tuning.values()):
+        return ""
     best = [max(scores, key=lambda rate: (scores[rate], -rate)) for scores in tuning.values()]
     sentences = []
     for word, pick in (("largest", max), ("smallest", min)):
         count = sum(rate == pick(scores) for rate, scores in zip(best, tuning.values()))
-        if count and all(len(scores) > 1 for scores in tuning.values()):
+        if count:
             sentences.append(
                 f"The chosen learning rate is the {word} of the grid for {count} of the "
                 f"{len(best)} trained networks: a wider grid, or more epochs, might improve them "
@@ -387,6 +389,7 @@ def _protocol(result: MatchingResult, command: str) -> str:
             f"{max(scores, key=lambda rate: (scores[rate], -rate)):g}",
         ]
         for (world, arm), scores in result.tuning.items()
+        if scores
     ]
     header = ["validation F1", *(f"{rate:g}" for rate in sorted(config.learning_rates)), "chosen"]
     true = data.test.groups[0].truth.sum(axis=(1, 2))
@@ -428,15 +431,22 @@ def _protocol(result: MatchingResult, command: str) -> str:
         f"learned score of having no partner. Told k: {told} (projection, LinSAT-style, and every "
         "decoder but those of mutual nearest neighbours and of the column k unknown).",
         f"Training: Adam, cosine steps, {config.epochs} epochs, batches of {config.batch_size}. "
-        "Learning rate of each arm: best mean validation F1 over the seeds "
-        f"{list(config.tuning_seeds)} from the same grid; then trained afresh with the seeds "
-        f"{list(config.seeds)}. The ratio of the mutual nearest neighbours is the best on training "
-        "instances: "
+        + (
+            "Learning rate of each arm: best mean validation F1 over the seeds "
+            f"{list(config.tuning_seeds)} from the same grid; then trained afresh"
+            if rates
+            else f"Learning rate of every arm: {config.learning_rates[0]:g}, given, not chosen; "
+            "trained"
+        )
+        + f" with the seeds {list(config.seeds)}. The ratio of the mutual nearest neighbours is "
+        "the best on training instances: "
         + ", ".join(
             f"{result.untrained[world, 'mutual_nearest'][1].figures['ratio']:g} on {world}"
             for world in WORLDS
         )
         + ". The iterative layers' number of iterations and the temperature are fixed, not tuned.",
     ]
-    text = "\n".join(f"- {point}" for point in points) + "\n\n" + table(header, rates)
+    text = "\n".join(f"- {point}" for point in points)
+    if rates:
+        text += "\n\n" + table(header, rates)
     return text + (f"\n\nCommand: `{command}`" if command else "")
