@@ -107,7 +107,7 @@ def draw_violation(result: PortfolioResult) -> Any:
             np.arange(len(worst)), worst, color=colour, linestyle=line, linewidth=2.2,
             label=LABELS[arm],
         )  # fmt: skip
-    axes.legend(frameon=False, fontsize=9.5, loc="center left", bbox_to_anchor=(0.0, 0.6))
+    axes.legend(frameon=False, fontsize=9.5, loc="center right", bbox_to_anchor=(1.0, 0.58))
     axes.set_ylim(FLOOR / 3, 10.0)
     axes.axhline(1e-12, color=COLOURS["grey"], linewidth=1.0, linestyle=(0, (1, 2)))
     axes.text(
