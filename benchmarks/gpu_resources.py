@@ -75,10 +75,10 @@ def assemble(assembler: str, ptx: str, architecture: str) -> dict[str, int]:
 
 def labelled(kinds: Any) -> Iterator[tuple[str, str, Any, Any]]:
     """Yield (label, slot, dtype, kernel) of every kernel; a repeated name gets a number."""
-    from hsref._cuda.offline import distinct
+    from hsref._cuda.offline import distinct, every_set
 
     counted: dict[str, int] = {}
-    for name, slot, dtype, kernel in distinct(C for kind in kinds for C in kind.examples()):
+    for name, slot, dtype, kernel in distinct(every_set(kinds)):
         base = f"{name} {slot.removesuffix('_point')} {dtype}"
         counted[base] = counted.get(base, 0) + 1
         label = base if counted[base] == 1 else f"{base} #{counted[base]}"
@@ -87,7 +87,7 @@ def labelled(kinds: Any) -> Iterator[tuple[str, str, Any, Any]]:
 
 def collect(sets: list[str], folder: Path) -> dict[str, Any]:
     """Compile and assemble; return all rows, old ones included."""
-    from hsref._cuda.offline import compile_ptx
+    from hsref._cuda.offline import compile_ptx, every_set
     from hsref.sets import REGISTRY
 
     assembler = find_assembler()
@@ -96,16 +96,16 @@ def collect(sets: list[str], folder: Path) -> dict[str, Any]:
     path = folder / "gpu-resources.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     chosen = [kind for name, kind in REGISTRY.items() if not sets or name in sets]
-    names = {C.kernel.name for kind in chosen for C in kind.examples()}
-    fresh: set[str] = set()
+    names = {C.kernel.name for C in every_set(chosen)}
+    # Always all of them, so that a label means the same kernel whichever sets are asked for.
+    kernels = list(labelled(REGISTRY.values()))
+    rows = {label: rows[label] for label, *_ in kernels if label in rows}
     with ThreadPoolExecutor(2) as pool:
-        # Always all of them, so that a label means the same kernel whichever sets are asked for.
-        for label, slot, dtype, kernel in labelled(REGISTRY.values()):
+        for label, slot, dtype, kernel in kernels:
             if kernel.name not in names:
                 continue
             ptx = compile_ptx(kernel, slot, dtype)
             mark = hashlib.sha256(re.sub(r"//.*", "", ptx).encode()).hexdigest()[:12]
-            fresh.add(label)
             if rows.get(label, {}).get("mark") == mark:
                 continue
             said = dict(zip(ARCHITECTURES, pool.map(
@@ -113,8 +113,6 @@ def collect(sets: list[str], folder: Path) -> dict[str, Any]:
             rows[label] = {"mark": mark, "ptx_bytes": len(ptx), **said}
             print(label, said["sm_90"], flush=True)
             write(rows, folder, assembler)
-    if not sets:
-        rows = {k: v for k, v in rows.items() if k in fresh}
     write(rows, folder, assembler)
     return rows
 
@@ -139,7 +137,9 @@ def write(rows: dict[str, Any], folder: Path, assembler: str) -> None:
         "*occupancy* is the most that the registers allow in blocks of "
         f"{BLOCK} threads. Kernels named *block* give a block to each sample, keep its row in "
         "shared memory, which may allow fewer threads still, and are off by default; no other "
-        "uses shared memory. Times need a device, and none was at hand.", "",
+        "uses shared memory. Kernels named *attempt* and *hs_own* keep the scratch of a sample in "
+        "registers (and on the stack, where it is too long), the others in global memory. Times "
+        "need a device, and none was at hand.", "",
         "| kernel | PTX kB | " + " | ".join(
             f"{a} registers | stack | spill stores / loads | occupancy" for a in ARCHITECTURES
         ) + " |",

@@ -153,6 +153,31 @@ def readonly(array: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Unrolled:
+    """How a set of one fixed size is projected without scratch in memory, for targets that gain.
+
+    Attributes
+    ----------
+    attempt : DeviceFunction
+        Projects like `project_point`, or returns UNSETTLED. The compiler knows every place of its
+        `work`; in place of `data`, which such sets do not have, it is handed the scratch of
+        `project_point`, for rare cases.
+    rest : DeviceFunction
+        What `project_point` does with samples that are not settled.
+    work_size : int
+        Length of `work`.
+    hs_work_size, hs_iwork_size : int
+        Scratch of `hs_point`, of which the compiler knows every place.
+    """
+
+    attempt: DeviceFunction
+    rest: DeviceFunction
+    work_size: int
+    hs_work_size: int
+    hs_iwork_size: int
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What a set hands to the drivers: its two routines, their sizes, the arrays samples share.
 
@@ -178,6 +203,8 @@ class Kernel:
         Names that ``info[INFO_METHOD]`` indexes.
     cost, hs_cost : float
         Rough operation counts of one sample, used only to size chunks.
+    unrolled : Unrolled or None
+        The same projection without scratch in memory, where there is one.
     """
 
     name: str
@@ -196,6 +223,7 @@ class Kernel:
     tape_ints: int = 0
     cost: float = 0.0
     hs_cost: float = 0.0
+    unrolled: Unrolled | None = None
 
     def __post_init__(self) -> None:
         # Numba would compile an empty tuple as another type for each set: give it one dummy array.

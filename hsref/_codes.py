@@ -19,6 +19,8 @@ PRIMAL_INFEASIBLE = 2
 SINGULAR = 3
 NONFINITE = -1
 """Internal: a sample of ``x`` or its data holds NaN or infinity; never reaches a user's record."""
+UNSETTLED = -2
+"""Internal: an attempt leaves a sample to the general routine."""
 
 ACTIVE_LOWER = 1
 ACTIVE_UPPER = 2

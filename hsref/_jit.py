@@ -102,12 +102,13 @@ def device_function(py_func: Callable[..., Any]) -> DeviceFunction:
 
 
 def specialise(
-    template: Callable[..., Any], owner: str, **bindings: DeviceFunction
+    template: Callable[..., Any], owner: str, **bindings: DeviceFunction | int
 ) -> DeviceFunction:
-    """Return `template` with some of its global names bound to given device functions.
+    """Return `template` with some of its global names bound to device functions or to constants.
 
     One batch driver written once serves every set in this way: the driver calls a global name such
-    as ``project_point``, and each set receives its own copy with that name bound to its routine.
+    as ``project_point``, and each set receives its own copy with that name bound to its routine. A
+    routine whose loops run to a constant is unrolled in this way for each value of it.
     """
     assert isinstance(template, types.FunctionType)
     clone = types.FunctionType(

@@ -142,6 +142,72 @@ def test_a_block_for_each_sample_gives_the_same_record(cuda, simulated, monkeypa
     assert cooperative.stand_in(C.kernel, 0) is None
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [4, 6, 8])
+def test_scratch_in_registers_gives_the_same_record(cuda, simulated, n, dtype):
+    from hsref._cuda import registers
+
+    C = hsref.Birkhoff(n)
+    assert registers.attempts(C.kernel) == (n <= 6)
+    rng = np.random.default_rng(n)
+    count = 3 if simulated else 400
+    permutations = np.stack([np.eye(n)[rng.permutation(n)] for _ in range(count)])
+    x = np.concatenate([
+        rng.normal(size=(count, n, n)),
+        3.0 * permutations,  # a component for each entry: the support has to be connected
+        permutations,  # on the set, multipliers all zero
+        rng.integers(-1, 2, (count, n, n)),  # ties
+        1e5 * rng.normal(size=(count, n, n)),  # not attempted
+    ]).astype(dtype)  # fmt: skip
+    eps = np.finfo(dtype).eps
+    here = hsref.projection(x, C)
+    d = cuda.to_device(x)
+    record = hsref.projection(d, C)
+    there = record.to_host()
+    off = np.abs(there.y - here.y).max(axis=(1, 2))
+    assert np.all(off <= 100 * eps * (1 + np.abs(x).max(axis=(1, 2))))
+    assert np.array_equal(hsref.project(d, C).copy_to_host(), there.y)
+    clear = here.margin > (1e-10 if dtype == np.float64 else 1e-5)
+    for a, b in zip(here.active, there.active, strict=True):
+        assert np.array_equal(a[clear], b[clear])
+    assert np.array_equal(here.rank[clear], there.rank[clear])
+    # With ties the working set is one of several.
+    alone = clear & (np.arange(len(x)) < count)
+    assert alone.sum() >= count - 1
+    assert np.array_equal(there._raw.code[alone], here._raw.code[alone])
+    assert np.array_equal(there._raw.info[alone, 1:4], here._raw.info[alone, 1:4])
+    v = rng.normal(size=x.shape).astype(dtype)
+    for selection in ("active", "working", "support"):
+        got = (record.jacobian(selection) @ cuda.to_device(v)).copy_to_host()
+        wanted = here.jacobian(selection) @ v
+        some = clear if selection == "active" else alone
+        assert np.abs(got - wanted)[some].max() <= 500 * eps * (1 + np.abs(v).max())
+
+
+def test_what_an_attempt_leaves_is_listed_and_given_to_the_general_routine(cuda):
+    from hsref._cuda.run import prepare_project
+
+    C = hsref.Birkhoff(4)
+    x = draw(21, 9, 4, 4)
+    x[[2, 7]] *= 1e4
+    rows = cuda.to_device(x.reshape(9, 16))
+    launch, arrays, flag = prepare_project(C, rows, C._data_row, 1e-9, keep=False)
+    assert len(launch.steps) == 3
+    todo, listed = launch.steps[1][2][-2:]
+    # Launched again, it starts over.
+    for _ in range(2):
+        launch()
+        assert listed.copy_to_host()[0] == 2
+        assert sorted(todo.copy_to_host()[:2]) == [2, 7]
+        assert not flag.copy_to_host()[0]
+        assert not arrays[1].copy_to_host().any()
+        y = arrays[0].copy_to_host().reshape(x.shape)
+        assert np.abs(y - hsref.project(x, C)).max() <= 1e-12
+    x[3, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="x must be finite"):
+        hsref.project(cuda.to_device(x), C)
+
+
 # -- streams and memory ---------------------------------------------------------------------------
 
 

@@ -29,16 +29,21 @@ FAILED = 1
 def project_grid(
     x, data, data_step, shared, active_tol, keep,
     y, status, code, dual, info, margin, tape_f, tape_i, most_f, most_i,
-    xw, yw, work, iwork, flag,
+    xw, yw, work, iwork, flag, todo, listed,
 ):  # fmt: skip
-    """Project every sample; record rows belong to samples (``keep``) or to threads."""
+    """Project every sample; record rows belong to samples (``keep``) or to threads.
+
+    Where ``listed[0]`` is not negative, only the samples that ``todo`` begins with, so many.
+    """
     thread = cuda.grid(1)
     threads = xw.shape[1]
     if thread >= threads:
         return
-    samples = x.shape[0]
     n = x.shape[1]
-    for i in range(thread, samples, threads):
+    some = listed[0] >= 0
+    samples = listed[0] if some else x.shape[0]
+    for t in range(thread, samples, threads):
+        i = todo[t] if some else t
         k = i if keep == 1 else thread
         check = 0.0
         for j in range(n):

@@ -17,6 +17,7 @@ from .compat import (
     release_pending,
     stream_handle,
 )
+from .registers import attempts
 
 BLOCK = 128
 THREADS_PER_PROCESSOR = 1024
@@ -60,9 +61,14 @@ def workspace(
     return spaces[key][0], max(1, min(samples, columns))
 
 
+def threads_for(samples: int) -> int:
+    """Return how many threads to launch where scratch does not limit them."""
+    return max(1, min(samples, processors() * THREADS_PER_PROCESSOR))
+
+
 def _threads(samples: int, each: int, held: int) -> int:
     """Return how many threads to give scratch to, when `held` bytes of it are there already."""
-    wanted = min(samples, processors() * THREADS_PER_PROCESSOR)
+    wanted = threads_for(samples)
     free = free_bytes()
     if free is not None:
         # Scratch is a cost a thread, not a sample: fewer threads in flight when it is large.
@@ -79,7 +85,8 @@ def _bytes_a_row(kernel: Kernel, keep: bool) -> int:
     """Return what a sample leaves on the device beside x and y."""
     record = max(kernel.code_size, 1) + 8 * max(kernel.dual_size, 1) + 4 * INFO_SIZE + 16
     tape = 8 * kernel.tape_floats + 4 * kernel.tape_ints
-    return 1 + (record + tape if keep else 0)
+    listed = 4 if attempts(kernel) else 0
+    return 1 + listed + (record + tape if keep else 0)
 
 
 def _scratch(kernel: Kernel, samples: int) -> int:

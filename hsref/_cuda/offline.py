@@ -7,13 +7,15 @@ compiler of the ``cuda`` or ``cuda12`` extra, nothing else.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from .._batch import Kernel
 from .._jit import DeviceFunction, specialise
+from ..sets.base import PolyhedralSet
+from . import registers
 from .compat import compile_device, cuda
 from .cooperative import KERNELS
 from .kernels import hs_grid, project_grid
@@ -25,6 +27,8 @@ SLOTS = {"project_point": project_grid, "hs_point": hs_grid}
 """Grid kernels by the routine of a set that they call."""
 BLOCK_SLOTS = ("project_block", "hs_block")
 """Names of the kernels of :mod:`hsref._cuda.cooperative`, which only some sets have."""
+OWN_SLOTS = {"attempt": registers.attempt_kernel, "hs_own": registers.product_kernel}
+"""Makers of the kernels of :mod:`hsref._cuda.registers`, which only some sets have."""
 
 
 class NoCompilerError(RuntimeError):
@@ -56,11 +60,16 @@ def signature(kernel: Kernel, slot: str, dtype: Any) -> tuple[Any, ...]:
         return (x, f2, ints, nt.float64, ints, *record, f2, array(i4, 2), f2, array(i4, 1))
     if slot == "hs_block":
         return (x, ints, array(i1, 1), array(i1, 2), ints, x)
+    if slot == "attempt":
+        rows = (*record, f2, array(i4, 2), f2)
+        return (x, shared, nt.float64, ints, *rows, f2, array(i4, 2), array(i4, 1), array(i4, 1))
+    if slot == "hs_own":
+        return (x, *record, f1, array(i4, 1), f2, ints, shared, ints, x)
     scratch = (f2, f2, f2, array(i4, 2))
     if slot == "project_point":
         return (
             x, f2, ints, shared, nt.float64, ints, *record, f2, array(i4, 2), f2, f1, array(i4, 1),
-            ints, ints, *scratch, array(i4, 1),
+            ints, ints, *scratch, array(i4, 1), array(i4, 1), array(i4, 1),
         )  # fmt: skip
     return (x, *record, f1, array(i4, 1), ints, ints, f2, ints, shared, ints, x, *scratch)
 
@@ -74,8 +83,9 @@ def compile_ptx(
     ----------
     kernel : Kernel
         The set's, as ``C.kernel``.
-    slot : {"project_point", "hs_point", "project_block", "hs_block"}
-        Which of its routines, or which of the kernels that give a block to each sample.
+    slot : {"project_point", "hs_point", "project_block", "hs_block", "attempt", "hs_own"}
+        Which of its routines, of the kernels that give a block to each sample, or of those that
+        keep their scratch in registers.
     dtype : dtype
         Of x: float32 or float64.
     capability : (int, int)
@@ -110,19 +120,39 @@ def compile_ptx(
 def _bound(kernel: Kernel, slot: str) -> DeviceFunction:
     if slot in BLOCK_SLOTS:
         return specialise(KERNELS[kernel.project_point][BLOCK_SLOTS.index(slot)], kernel.name)
-    return specialise(SLOTS[slot], kernel.name, **{slot: getattr(kernel, slot)})
+    if slot in OWN_SLOTS:
+        return OWN_SLOTS[slot](kernel)
+    return specialise(SLOTS[slot], kernel.name, **{slot: _routine(kernel, slot)})
 
 
-def distinct(sets: Any) -> Iterator[tuple[str, str, np.dtype, Kernel]]:
+def _routine(kernel: Kernel, slot: str) -> DeviceFunction:
+    """Return what tells two kernels of a slot apart."""
+    if slot == "project_point":
+        return registers.rest_of(kernel)
+    return kernel.hs_point if slot.startswith("hs") else kernel.project_point
+
+
+def _slots(kernel: Kernel) -> tuple[str, ...]:
+    own = ("attempt",) if registers.attempts(kernel) else ()
+    products = ("hs_point",) if kernel.unrolled is None else ("hs_own",)
+    blocks = BLOCK_SLOTS if kernel.project_point in KERNELS else ()
+    return ("project_point", *products, *own, *blocks)
+
+
+def every_set(kinds: Iterable[type[PolyhedralSet]]) -> Iterator[PolyhedralSet]:
+    """Yield sets that between them have every kernel of the given kinds."""
+    for kind in kinds:
+        yield from kind._kernel_examples()
+
+
+def distinct(sets: Iterable[PolyhedralSet]) -> Iterator[tuple[str, str, np.dtype, Kernel]]:
     """Yield (name, slot, dtype, kernel) of every kernel that differs in routine or types."""
     seen: set[tuple[str, DeviceFunction, Any]] = set()
     for C in sets:
         kernel = C.kernel
         for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
-            blocks = BLOCK_SLOTS if kernel.project_point in KERNELS else ()
-            for slot in (*SLOTS, *blocks):
-                routine = getattr(kernel, slot, kernel.project_point)
-                key = (slot, routine, signature(kernel, slot, dtype))
+            for slot in _slots(kernel):
+                key = (slot, _routine(kernel, slot), signature(kernel, slot, dtype))
                 if key not in seen:
                     seen.add(key)
                     yield kernel.name, slot, dtype, kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,10 +12,17 @@ from .._batch import Kernel, RawRecord
 from .._codes import INFO_SIZE, INFO_TAPE_FLOATS, INFO_TAPE_INTS
 from .._jit import DeviceFunction, specialise
 from ..sets.base import PolyhedralSet
-from . import cooperative
+from . import cooperative, registers
 from .compat import compile_device, cuda, device_number, require_device, simulated
 from .kernels import hs_grid, project_grid
-from .memory import BLOCK, require_product, require_projection, samples_that_fit, workspace
+from .memory import (
+    BLOCK,
+    require_product,
+    require_projection,
+    samples_that_fit,
+    threads_for,
+    workspace,
+)
 
 
 @dataclass(frozen=True)
@@ -88,20 +96,25 @@ def project_host(
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with all its arguments on the device, ready to run any number of times."""
+    """Kernels with all their arguments on the device, ready to run any number of times.
 
-    kernel: Any
-    configuration: tuple[Any, ...]
-    arguments: tuple[Any, ...]
+    Attributes
+    ----------
+    steps : tuple of (kernel, configuration, arguments)
+        Run one after the other; configurations are (blocks, threads, stream, ...).
+    """
+
+    steps: tuple[tuple[Any, tuple[Any, ...], tuple[Any, ...]], ...]
 
     @property
     def stream(self) -> Any:
         """The stream it runs on."""
-        return self.configuration[2]
+        return self.steps[0][1][2]
 
     def __call__(self) -> None:
-        """Queue the kernel on its stream and return at once."""
-        self.kernel[self.configuration](*self.arguments)
+        """Queue the kernels on their stream and return at once."""
+        for kernel, configuration, arguments in self.steps:
+            kernel[configuration](*arguments)
 
 
 def project_device(
@@ -156,13 +169,30 @@ def prepare_project(
             x, _to_device(C, data), step, active_tol, int(keep), *arrays[:6], flag,
         )  # fmt: skip
         shape = cooperative.configuration(batch, stream, 8 * n)
-        return Launch(_whole(kernel, block), shape, arguments), arrays, flag
+        return Launch(((_whole(kernel, block), shape, arguments),)), arrays, flag
+    attempt = registers.attempts(kernel)
+    everything = C._cached(f"cuda_everything {device_number()}", _everything)
+    todo = cuda.device_array(batch, np.int32, stream=stream) if attempt else everything
+    listed = cuda.device_array(1, np.int32, stream=stream) if attempt else everything
     arguments = (
         x, _to_device(C, data), step, _shared(C), active_tol, int(keep),
-        *arrays, kernel.tape_floats, kernel.tape_ints, *space, flag,
+        *arrays, kernel.tape_floats, kernel.tape_ints, *space, flag, todo, listed,
     )  # fmt: skip
-    compiled = _kernel(kernel, "project_point", kernel.project_point, project_grid)
-    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), arrays, flag
+    shape = _grid(threads, stream)
+    compiled = _kernel(kernel, "project_point", registers.rest_of(kernel), project_grid)
+    steps = [(compiled, shape, arguments)]
+    if attempt:
+        first = (x, _shared(C), active_tol, int(keep), *arrays[:6], *space[2:], todo, listed)
+        steps = [
+            (_whole(kernel, registers.forget_grid), (1, 1, stream), (listed,)),
+            (_own(kernel, "attempt", registers.attempt_kernel), shape, first),
+            *steps,
+        ]
+    return Launch(tuple(steps)), arrays, flag
+
+
+def _grid(threads: int, stream: Any) -> tuple[Any, ...]:
+    return -(-threads // BLOCK), BLOCK, stream
 
 
 def hs_device(
@@ -195,15 +225,21 @@ def prepare_hs(
     if block is not None:
         arguments = (g, record.y.shape[0], record.status, record.code, mask, out)
         shape = cooperative.configuration(g.shape[0], stream, 0)
-        return Launch(_whole(kernel, block), shape, arguments), out
+        return Launch(((_whole(kernel, block), shape, arguments),)), out
+    row = (_to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), mask)
+    if kernel.unrolled is not None:
+        compiled = _own(kernel, "hs", registers.product_kernel)
+        arguments = (
+            g, record.y, record.status, record.code, record.tape_f, record.tape_i, *row, out,
+        )  # fmt: skip
+        return Launch(((compiled, _grid(threads_for(g.shape[0]), stream), arguments),)), out
     space, threads = workspace(C, kernel.hs_work_size, kernel.hs_iwork_size, g.shape[0], stream)
     arguments = (
         g, record.y, record.status, record.code, record.tape_f, record.tape_i, kernel.tape_floats,
-        kernel.tape_ints, _to_device(C, data), 0 if data.shape[0] == 1 else 1, _shared(C), mask,
-        out, *space,
+        kernel.tape_ints, *row, out, *space,
     )  # fmt: skip
     compiled = _kernel(kernel, "hs_point", kernel.hs_point, hs_grid)
-    return Launch(compiled, (-(-threads // BLOCK), BLOCK, stream), arguments), out
+    return Launch(((compiled, _grid(threads, stream), arguments),)), out
 
 
 _KERNELS: dict[tuple[str, DeviceFunction], Any] = {}
@@ -215,6 +251,15 @@ def _kernel(kernel: Kernel, slot: str, routine: DeviceFunction, template: Any) -
     if key not in _KERNELS:
         bound = specialise(template, kernel.name, **{slot: routine})
         _KERNELS[key] = cuda.jit(bound._rebind("cuda", compile_device))
+    return _KERNELS[key]
+
+
+def _own(kernel: Kernel, slot: str, made: Callable[[Kernel], DeviceFunction]) -> Any:
+    """Compile a kernel whose scratch is its own."""
+    assert kernel.unrolled is not None
+    key = (slot, kernel.unrolled.attempt)
+    if key not in _KERNELS:
+        _KERNELS[key] = cuda.jit(made(kernel)._rebind("cuda", compile_device))
     return _KERNELS[key]
 
 
@@ -234,6 +279,11 @@ def _to_device(C: PolyhedralSet, data: np.ndarray) -> Any:
     if data is C._data_row:
         return C._cached(f"cuda_data {device_number()}", lambda: _copy(data))
     return _copy(data)
+
+
+def _everything() -> Any:
+    """Return the list that stands for all samples."""
+    return _copy(np.full(1, -1, np.int32))
 
 
 def _copy(array: np.ndarray) -> Any:

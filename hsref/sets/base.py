@@ -459,6 +459,11 @@ class PolyhedralSet:
         """Return small instances, degenerate ones included, for the checks that visit all sets."""
         raise NotImplementedError(f"{cls.__name__} supplies no examples.")
 
+    @classmethod
+    def _kernel_examples(cls) -> tuple[PolyhedralSet, ...]:
+        """Return instances that between them have every kernel of the class."""
+        return cls.examples()
+
     forward_cost = "unstated"
     backward_cost = "unstated"
 

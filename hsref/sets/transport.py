@@ -102,6 +102,10 @@ class Birkhoff(MarginalSet):
         """Return an unrolled one, the single point, the segment, and two that are not unrolled."""
         return cls(4), cls(1), cls(2), cls(3), cls(9)
 
+    @classmethod
+    def _kernel_examples(cls) -> tuple[Birkhoff, ...]:
+        return (*cls.examples(), *map(cls, SMALL_SIDES))
+
     def _make_kernel(self) -> Kernel:
         kernel = self._kernel(BALANCED)
         return small_kernel(kernel, self.n) if self.n in SMALL_SIDES else kernel

@@ -3,9 +3,10 @@ r"""Doubly stochastic matrices of a few rows: the same algorithm with every loop
 For n <= 8 the general code spends its time on overhead. Here the side is a compile-time constant
 (``SIDE`` is bound to n by :func:`hsref._jit.specialise`), so that the compiler unrolls and
 vectorises; supports are rows of bits. The projection is an attempt: sweeps, then Newton steps on
-the support until it repeats. It keeps the result only if that is beyond doubt - the support
-connected, every free entry and every multiplier well away from zero - and leaves everything else
-to the general routine. Nothing depends on the attempt but the time.
+the support until it repeats. It keeps the result only if that is beyond doubt - every free entry
+and every multiplier well away from zero - and leaves everything else to the general routine.
+Nothing depends on the attempt but the time. A GPU keeps it in registers and gathers what it leaves
+(:mod:`hsref._cuda.registers`).
 
 Supports are random bits: a branch on one is mispredicted half of the time, at the price of a dozen
 additions. Comparisons are therefore multiplied with, not branched on.
@@ -17,7 +18,7 @@ import functools
 import math
 from dataclasses import replace
 
-from .._batch import Kernel
+from .._batch import Kernel, Unrolled
 from .._codes import (
     ACTIVE_LOWER,
     ACTIVE_UPPER,
@@ -25,16 +26,19 @@ from .._codes import (
     INFO_RANK_ACTIVE,
     INFO_RANK_SUPPORT,
     INFO_RANK_WORKING,
+    INFO_SKIP_RECORD,
     INFO_STEPS,
     INFO_WEAK,
     SOLVED,
     SUPPORT_LOWER,
     SUPPORT_UPPER,
+    UNSETTLED,
     WORKING_LOWER,
     WORKING_UPPER,
 )
 from .._jit import DeviceFunction, device_function, specialise
 from .transport_finish import EPS
+from .transport_small_hs import small_hs
 from .transport_solve import solve_point
 
 SIDE = 4
@@ -127,8 +131,40 @@ def small_connect(work, mask, u, v, far, iwork, code, slip, n):
     return parts, weak, push
 
 
+@device_function
+def connect(work, data, mask, u, v, far, iwork, code, slip, n):
+    """Connect the support where its scratch is in memory."""
+    return small_connect(work, mask, u, v, far, iwork, code, slip, n)
+
+
+@device_function
+def connect_apart(work, data, mask, u, v, far, iwork, code, slip, n):
+    """Connect the support in `data`, because `work` is registers."""
+    for k in range(n * n):
+        data[k] = work[k]
+        data[mask + k] = work[mask + k]
+    for i in range(n):
+        data[u + i] = work[u + i]
+        data[v + i] = work[v + i]
+    found = small_connect(data, mask, u, v, far, iwork, code, slip, n)
+    for i in range(n):
+        work[u + i] = data[u + i]
+        work[v + i] = data[v + i]
+    return found
+
+
+@device_function
+def leave(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
+    """Stand for the general routine in an attempt."""
+    return UNSETTLED
+
+
 def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork):
-    """y = projection of x onto the doubly stochastic SIDE x SIDE matrices."""
+    """y = projection of x onto the doubly stochastic SIDE x SIDE matrices.
+
+    All places of `work` that are used here are known to the compiler, so that it can be registers.
+    These sets have no data: an attempt in registers is handed scratch in memory in its place.
+    """
     n = SIDE
     nn = n * n
     across = nn
@@ -314,11 +350,14 @@ def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work
         return solve_point(x, data, shared, active_tol, y, code, dual, info, margin, work, iwork)
     for k in range(nn):
         y[k] = work[value + k]
+    if info[INFO_SKIP_RECORD] == 1:
+        return SOLVED
+    for k in range(nn):
         code[2 * n + k] = (1 - int(work[mask + k])) * _BINDING
     weak = 0
     supported = nn - int(free)
     if parts > 1 or free < known or push <= slip:
-        parts, weak, push = small_connect(work, mask, u, v, far, iwork, code, slip, n)
+        parts, weak, push = connect(work, data, mask, u, v, far, iwork, code, slip, n)
         supported -= weak
     shift = work[v + n - 1]
     for i in range(n):
@@ -340,128 +379,24 @@ def small_project(x, data, shared, active_tol, y, code, dual, info, margin, work
     return SOLVED
 
 
-@device_function
-def small_peel(n, code, mask, bits_of):
-    """Write the free entries of each row as bits, leaves peeled off; returns the columns met."""
-    full = 0
-    once = 0
-    twice = 0
-    for i in range(n):
-        bits = 0
-        for j in range(n):
-            bits |= ((code[2 * n + i * n + j] & mask) == 0) << j
-        twice |= once & bits
-        once |= bits
-        bits_of[i] = bits
-        full |= bits
-    # Entries alone in their column or row are fixed by it, and so on: the bits that stay lie on
-    # cycles or between them.
-    changed = True
-    while changed:
-        changed = False
-        lonely = once & ~twice
-        once = 0
-        twice = 0
-        full = 0
-        for i in range(n):
-            bits = bits_of[i] & ~lonely
-            if bits & (bits - 1) == 0:
-                bits = 0
-            if bits != bits_of[i]:
-                changed = True
-                bits_of[i] = bits
-            twice |= once & bits
-            once |= bits
-            full |= bits
-    return full
-
-
-def small_hs(g, y, code, tape_f, tape_i, data, shared, mask, out, work, iwork):
-    """out = V g on SIDE x SIDE matrices; leaves peeled on bits, then one grounded solve."""
-    n = SIDE
-    nn = n * n
-    on = 0
-    s = nn
-    u = 2 * nn
-    v = u + n
-    inv = v + n
-    full = small_peel(n, code, mask, iwork)
-    if full == 0:
-        for k in range(nn):
-            out[k] = 0.0
-        return
-    for j in range(n):
-        work[v + j] = 0.0
-        for k in range(j + 1):
-            work[s + j * n + k] = 0.0
-    for i in range(n):
-        degree = 0.0
-        whole = 0.0
-        bits = iwork[i]
-        for j in range(n):
-            bit = ((bits >> j) & 1) * 1.0
-            work[on + i * n + j] = bit
-            degree += bit
-            whole += bit * g[i * n + j]
-        inverse = 1.0 / max(degree, 1.0)
-        share = whole * inverse
-        work[inv + i] = inverse
-        work[u + i] = share
-        for j in range(n):
-            bit = work[on + i * n + j]
-            work[v + j] += bit * (g[i * n + j] - share)
-            work[s + j * n + j] += bit
-            part = bit * inverse
-            for k in range(j + 1):
-                work[s + j * n + k] -= part * work[on + i * n + k]
-    for j in range(n):
-        pivot = work[s + j * n + j]
-        for k in range(j):
-            pivot -= work[s + j * n + k] * work[s + j * n + k]
-        # 0 or at least 1/(number of nodes): see transport_laplacian.
-        inverse = 1.0 / math.sqrt(pivot) if pivot > 0.5 / (2 * n) else 0.0
-        work[s + j * n + j] = inverse
-        for i in range(j + 1, n):
-            part = work[s + i * n + j]
-            for k in range(j):
-                part -= work[s + i * n + k] * work[s + j * n + k]
-            work[s + i * n + j] = part * inverse
-    for j in range(n):
-        part = work[v + j]
-        for k in range(j):
-            part -= work[s + j * n + k] * work[v + k]
-        work[v + j] = part * work[s + j * n + j]
-    for back in range(n):
-        j = n - 1 - back
-        part = work[v + j]
-        for k in range(j + 1, n):
-            part -= work[s + k * n + j] * work[v + k]
-        work[v + j] = part * work[s + j * n + j]
-    for i in range(n):
-        part = 0.0
-        for j in range(n):
-            part += work[on + i * n + j] * work[v + j]
-        part = work[u + i] - part * work[inv + i]
-        for j in range(n):
-            out[i * n + j] = work[on + i * n + j] * (g[i * n + j] - part - work[v + j])
-
-
 @functools.cache
-def small_routines(n: int) -> tuple[DeviceFunction, DeviceFunction]:
-    """Return the projection and the HS product unrolled for side n."""
+def small_routines(n: int) -> tuple[DeviceFunction, DeviceFunction, DeviceFunction]:
+    """Return attempt (for targets with registers), projection, HS product unrolled for side n."""
     owner = f"birkhoff{n}"
     return (
-        specialise(small_project, owner, SIDE=n),  # type: ignore[arg-type]
-        specialise(small_hs, owner, SIDE=n),  # type: ignore[arg-type]
+        specialise(small_project, owner, SIDE=n, connect=connect_apart, solve_point=leave),
+        specialise(small_project, owner, SIDE=n),
+        specialise(small_hs, owner, SIDE=n),
     )
 
 
 def small_kernel(kernel: Kernel, n: int) -> Kernel:
     """Return the kernel with its routines replaced by those unrolled for side n."""
-    project, product = small_routines(n)
+    attempt, project, product = small_routines(n)
     least = small_work_size(n)
+    unrolled = Unrolled(attempt, kernel.project_point, least, 2 * n * n + 3 * n, n)
     return replace(
-        kernel, name=f"Birkhoff{n}", project_point=project, hs_point=product,
+        kernel, name=f"Birkhoff{n}", project_point=project, hs_point=product, unrolled=unrolled,
         work_size=max(kernel.work_size, least), hs_work_size=max(kernel.hs_work_size, least),
         cost=40.0 * n * n, hs_cost=15.0 * n * n,
     )  # fmt: skip
