@@ -34,6 +34,7 @@ from ._codes import (
     SINGULAR,
     SOLVED,
 )
+from ._heap import keep_heap
 from ._jit import DeviceFunction, device_function, specialise
 
 CHUNK_COST = 2.0e7
@@ -281,6 +282,7 @@ def run_project(
     """Project the rows of ``x``, shape (B, N); ``data`` has one row, or B."""
     batch, n = x.shape
     rows = batch if keep else 0
+    keep_heap()
     y = np.empty((batch, n), x.dtype)
     status = np.empty(batch, np.int8)
     code = np.zeros((rows, kernel.code_size), np.int8)

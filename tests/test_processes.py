@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -256,6 +257,35 @@ def test_calls_share_one_pool_and_none_is_made_for_one_thread():
     threads, one, many, busy = run(COUNT, HSREF_NUM_THREADS="1").split()
     assert (threads, one, many) == ("1", "0", "0")
     assert float(busy) <= 1.1, "one thread means one processor: no BLAS works beside it"
+
+
+FAULTS = """
+import resource
+import numpy as np
+import hsref
+
+C = hsref.Simplex(1000, 1.0)
+x = np.random.default_rng(0).normal(size=(100, 1000))
+
+
+def calls(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        hsref.projection(x, C, n_threads=1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+calls(5)
+print(calls(20) / 20)
+"""
+
+
+@linux
+def test_a_loop_over_batches_does_not_fetch_its_memory_anew():
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("what this allocator does with freed memory is its own affair")
+    # Written to fresh pages, the record of a batch takes 380 of them.
+    assert float(run(FAULTS)) <= 20.0
 
 
 # -- workers of others ----------------------------------------------------------------------------
