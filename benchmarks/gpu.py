@@ -50,7 +50,7 @@ WORKS = {
         np.float32, ("hsref_block", "torch_sort", "jax_sort"),
     ),
     "birkhoff": Work(
-        Case("birkhoff", "Birkhoff 4×4", "birkhoff", {"n": 4}, 10**7, (), ({"n": 3}, 4)),
+        Case("birkhoff", "Birkhoff 4×4", "birkhoff", {"n": 4}, 10**7, (), ({"n": 4}, 4)),
         np.float32, ("sinkhorn20", "sinkhorn20_fused"),
     ),
     "general": Work(

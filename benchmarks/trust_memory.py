@@ -83,9 +83,9 @@ def kinds() -> dict[str, tuple[float, Callable[[int], None]]]:
 
 def measure(calls: int) -> dict[str, Any]:
     """Make that many calls in this process; return the growth of each kind and of all."""
-    import hsref._batch
+    import hsref._threads
 
-    hsref._batch.SERIAL_COST = 0.0  # small batches go to the pool as well
+    hsref._threads.SERIAL_COST = 0.0  # small batches go to the pool as well
     rows, started = [], time.perf_counter()
     warm_all = None
     for name, (share, call) in kinds().items():

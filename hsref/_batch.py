@@ -5,9 +5,6 @@ is a contiguous range of samples handled by one thread with its own scratch; sam
 same instructions on the same numbers whatever the chunk, so its result does not depend on its
 neighbours or on the number of threads. No BLAS is called.
 
-Threads are a plain executor that belongs to the current process: a forked child makes its own, and
-two Python threads may call at once.
-
 The *tape* (what only the backward needs and whose size varies from sample to sample) is written
 one sample after another into arenas that grow when full, so that the memory of a record follows
 the active sets actually met and not the worst case.
@@ -15,12 +12,7 @@ the active sets actually met and not the worst case.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,12 +28,8 @@ from ._codes import (
 )
 from ._heap import keep_heap
 from ._jit import DeviceFunction, device_function, specialise
+from ._threads import run_chunks
 
-CHUNK_COST = 2.0e7
-"""Elementary operations in a chunk: about 10 ms, so that an interrupt is heard soon."""
-SERIAL_COST = 8.0e5
-"""Below this much work another thread is not worth waking (`python -m benchmarks.run curve` shows
-batches of 1 to 10 000 on one thread and on two)."""
 ARENA_FLOATS = 1 << 17
 """First size of a tape arena, in numbers (1 MiB of float64)."""
 
@@ -148,6 +136,8 @@ def hs_batch(
 
 def readonly(array: np.ndarray) -> np.ndarray:
     """Return a read-only view: Numba types it apart, so one kind of view means one compilation."""
+    if not array.flags.writeable:
+        return array
     view = array.view()
     view.flags.writeable = False
     return view
@@ -288,15 +278,16 @@ def run_project(
     code = np.zeros((rows, kernel.code_size), np.int8)
     dual = np.zeros((rows, kernel.dual_size))
     info = np.zeros((rows, INFO_SIZE), np.int32)
-    margin = np.full((rows, 2), np.inf)
+    margin = np.empty((rows, 2))
+    margin.fill(np.inf)
     size_f = np.zeros(rows, np.int64)
     size_i = np.zeros(rows, np.int64)
+    taped = keep and kernel.tape_floats + kernel.tape_ints > 0
     tapes: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     driver = kernel.project_driver.cpu
     step = 0 if data.shape[0] == 1 else 1
     x, data = readonly(x), readonly(data)
-    start_at, start_ids = start if start is not None else (_NO_START, _NO_IDS)
-    start_at, start_ids = readonly(start_at), readonly(start_ids)
+    start_at, start_ids = map(readonly, start if start is not None else (_NO_START, _NO_IDS))
 
     def chunk(begin: int, end: int) -> None:
         own = (code, dual, info, margin)
@@ -311,16 +302,18 @@ def run_project(
         work = np.empty(max(kernel.work_size, 1))
         iwork = np.empty(max(kernel.iwork_size, 1), np.int32)
         pieces = tapes[begin] = []
+        tape_f, tape_i = _NO_ROOM
         at = begin
         while at < end:
-            tape_f = np.empty(_arena(kernel.tape_floats, end - at) if keep else 0)
-            tape_i = np.empty(_arena(kernel.tape_ints, end - at) if keep else 0, np.int32)
+            if taped:
+                tape_f = np.empty(_arena(kernel.tape_floats, end - at))
+                tape_i = np.empty(_arena(kernel.tape_ints, end - at), np.int32)
             stop = driver(
                 x, data, step, kernel.shared, active_tol, int(keep), start_at, start_ids,
                 y, status, *own, tape_f, tape_i, size_f, size_i,
                 kernel.tape_floats, kernel.tape_ints, xw, yw, work, iwork, at, end,
             )  # fmt: skip
-            if keep:
+            if taped:
                 # Copies: a trimmed view would keep the whole arena alive.
                 pieces.append(
                     (
@@ -331,9 +324,12 @@ def run_project(
             at = stop
 
     run_chunks(chunk, batch, kernel.cost + 4.0 * n, n_threads)
+    record = (y, status, code, dual, info, margin)
+    if not taped:
+        return RawRecord(*record, *_NO_TAPE, *np.zeros((2, rows + 1), np.int64))
     in_order = [piece for begin in sorted(tapes) for piece in tapes[begin]]
     return RawRecord(
-        y, status, code, dual, info, margin,
+        *record,
         _concatenate([f for f, _ in in_order], np.float64),
         _concatenate([i for _, i in in_order], np.int32),
         np.concatenate(([0], np.cumsum(size_f))), np.concatenate(([0], np.cumsum(size_i))),
@@ -372,8 +368,10 @@ def run_hs(
     return out
 
 
-_NO_START = np.empty(0, np.int64)
-_NO_IDS = np.empty(0, np.int32)
+_NO_START = readonly(np.empty(0, np.int64))
+_NO_IDS = readonly(np.empty(0, np.int32))
+_NO_TAPE = (readonly(np.empty(0)), readonly(np.empty(0, np.int32)))
+_NO_ROOM = (np.empty(0), np.empty(0, np.int32))
 
 
 def _arena(most: int, samples: int) -> int:
@@ -384,72 +382,3 @@ def _concatenate(pieces: list[np.ndarray], dtype: Any) -> np.ndarray:
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate(pieces) if pieces else np.empty(0, dtype)
-
-
-def default_threads() -> int:
-    """Return ``HSREF_NUM_THREADS`` if set, else the number of processors this process may use."""
-    wanted = os.environ.get("HSREF_NUM_THREADS", "")
-    if wanted:
-        if not wanted.isdigit() or int(wanted) < 1:
-            raise ValueError(f"HSREF_NUM_THREADS must be a positive integer, got {wanted!r}.")
-        return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # Keyed by process: a pool made before a fork has no threads in the child and would hang there.
-    key = (os.getpid(), threads)
-    pool = _POOLS.get(key)
-    if pool is None:
-        pool = _POOLS.setdefault(key, ThreadPoolExecutor(threads, thread_name_prefix="hsref"))
-    return pool
-
-
-def run_chunks(
-    chunk: Callable[[int, int], None], samples: int, cost: float, n_threads: int | None
-) -> None:
-    """Call ``chunk(begin, end)`` over all samples; with more than one thread, concurrently."""
-    if samples == 0:
-        return
-    threads = default_threads() if n_threads is None else n_threads
-    work = samples * cost
-    if threads == 1 or samples == 1 or work < SERIAL_COST:
-        per_chunk = max(1, int(CHUNK_COST / max(cost, 1.0)))
-        for begin in range(0, samples, per_chunk):
-            chunk(begin, min(begin + per_chunk, samples))
-        return
-    pieces = min(max(2 * threads, int(work / CHUNK_COST)), samples)
-    edges = np.linspace(0, samples, pieces + 1).astype(int).tolist()
-    todo = deque(pairwise(edges))
-
-    def take() -> None:
-        while True:
-            try:
-                begin, end = todo.popleft()
-            except IndexError:
-                return
-            try:
-                chunk(begin, end)
-            except BaseException:
-                # An interrupt or a failure stops all threads before their next chunk.
-                todo.clear()
-                raise
-
-    helpers = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
-    try:
-        # The caller works too: a small batch is done before another thread has woken up.
-        take()
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
-    except BaseException:
-        # Running chunks finish first, so that no thread writes into arrays after the caller has
-        # moved on.
-        todo.clear()
-        wait([helper for helper in helpers if not helper.cancel()])
-        raise

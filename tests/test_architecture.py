@@ -17,6 +17,8 @@ STOREY = {
     "_linking": 0,
     "_caching": 0,
     "_jit": 0,
+    "_heap": 0,
+    "_threads": 0,
     "_batch": 1,
     "sets": 2,
     "record": 3,

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-import hsref._batch
-from hsref._batch import run_chunks
+import hsref._threads
+from hsref._threads import run_chunks
 
 DEAR = 1e9
 """Cost of a sample that makes every sample a chunk."""
@@ -45,7 +45,7 @@ def test_a_caller_does_not_wait_for_helpers_that_are_busy():
         started.set()
         release.wait(30)
 
-    blocked = hsref._batch._pool(1).submit(occupy)
+    blocked = hsref._threads._pool(1).submit(occupy)
     try:
         assert started.wait(30)
         assert [i for pair in collect(10, 2) for i in range(*pair)] == list(range(10))

@@ -222,7 +222,7 @@ COUNT = """
 import os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-import hsref, hsref._batch
+import hsref, hsref._threads
 
 def tasks():
     return len(os.listdir("/proc/self/task"))
@@ -245,7 +245,7 @@ wall, busy = time.perf_counter(), time.process_time()
 for _ in range(10):
     hsref.projection(big, C, n_threads=1).jacobian() @ big
 wall, busy = time.perf_counter() - wall, time.process_time() - busy
-print(hsref._batch.default_threads(), one_call, many_calls, busy / wall)
+print(hsref._threads.default_threads(), one_call, many_calls, busy / wall)
 """
 
 

@@ -53,9 +53,9 @@ def points(C: hsref.PolyhedralSet, batch: int, dtype=np.float64) -> np.ndarray:
 @pytest.fixture
 def always_threaded(monkeypatch):
     """Hand even small batches to the pool."""
-    import hsref._batch
+    import hsref._threads
 
-    monkeypatch.setattr(hsref._batch, "SERIAL_COST", 0.0)
+    monkeypatch.setattr(hsref._threads, "SERIAL_COST", 0.0)
 
 
 # -- bits -----------------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def run(code: str, **environment: str) -> str:
 
 
 FORK = """
-import os, sys, numpy as np, hsref, hsref._batch
-hsref._batch.SERIAL_COST = 0.0
+import os, sys, numpy as np, hsref, hsref._threads
+hsref._threads.SERIAL_COST = 0.0
 C = hsref.Simplex(6)
 x = np.random.default_rng(0).normal(size=(50, 6))
 
@@ -303,7 +303,7 @@ def test_every_set_gives_the_same_bits_everywhere(name, k, dtype, spawned):
 
 
 def test_the_number_of_threads_comes_from_the_environment():
-    code = "import hsref._batch as b; print(b.default_threads())"
+    code = "import hsref._threads as t; print(t.default_threads())"
     assert run(code, HSREF_NUM_THREADS="3") == "3"
     assert int(run(code, HSREF_NUM_THREADS="")) >= 1
     bad = """

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import readonly, run_chunks
+from .._batch import readonly
 from .._jit import DeviceFunction, device_function, specialise
+from .._threads import run_chunks
 
 INDEPENDENT = 1e-10
 """A unit row closer than this to the span of the rows before it depends on them."""

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import RawRecord, readonly, run_chunks
+from .._batch import RawRecord, readonly
 from .._codes import SOLVED
 from .._jit import DeviceFunction, device_function, specialise
+from .._threads import run_chunks
 from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
     matrix_times,

@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from .._batch import Kernel, RawRecord, readonly, run_chunks
+from .._batch import Kernel, RawRecord, readonly
 from .._jit import device_function
+from .._threads import run_chunks
 from .base import ConstraintFlags, Multipliers, PolyhedralSet
 from .family import PolyhedronFamily
 from .polyhedron import Polyhedron
