@@ -93,3 +93,57 @@ def test_data_of_a_few_subnormal_units_are_never_called_empty():
         except hsref.NotSolvedError:
             pass
     assert solved > 0
+
+
+def almost_opposite(seed, offset):
+    """Return rows in pairs that are opposite up to `offset`, and a point well inside of them.
+
+    It keeps from every row by at least 1e-13 of the terms that the row sums, a thousand times what
+    rounding does to them.
+    """
+    rng = np.random.default_rng(seed)
+    n, pairs, more = rng.integers([3, 1, 0], [12, 5, 6])
+    rows = rng.integers(-2, 3, (pairs, n)).astype(float)
+    rows[~rows.any(axis=1), 0] = 1.0
+    off = offset * rng.normal(size=rows.shape) * (rng.random(rows.shape) < 0.5)
+    A = np.concatenate([rows, off - rows, rng.integers(-1, 2, (more, n))])
+    point = rng.integers(-2, 3, n).astype(float)
+    description = {"A_ub": A, "b_ub": A @ point + 1e-13 * (1.0 + np.abs(A) @ np.abs(point))}
+    if rng.random() < 0.5:
+        near = rng.integers(0, 2, (2, n))
+        described = rng.random((2, n)) < 0.4
+        description["lower"] = np.where(described[0], point - near[0], -np.inf)
+        description["upper"] = np.where(described[1], point + near[1], np.inf)
+    return description, rng.integers(-5, 6, (6, n)).astype(float)
+
+
+@pytest.mark.parametrize("offset", [1e-9, 1e-10, 2e-11, 1e-12])
+def test_rows_that_are_all_but_opposite_do_not_make_a_set_empty(offset):
+    methods, solved, total = set(), 0, 0
+    for seed in range(100):
+        description, x = almost_opposite(seed, offset)
+        C = hsref.Polyhedron(**description)
+        for point in x:
+            total += 1
+            try:
+                p = hsref.projection(point, C)
+            except hsref.NotSolvedError:
+                continue
+            solved += 1
+            methods.add(p.method)
+            assert float(p.residuals.primal) <= 1e-9
+            # Multipliers reach 1e9 here, and their rounding shows in y.
+            assert float(p.residuals.dual) <= 1e-8
+    assert methods == {"bounds eliminated", "dual active set"}
+    # Rows that are dependent up to 1e-9 are refused more often than not.
+    assert solved >= (0.9 if offset < 1e-10 else 0.3) * total
+
+
+def test_rows_that_are_all_but_opposite_can_still_contradict_each_other():
+    for seed in range(20):
+        description, x = almost_opposite(seed, 0.0)
+        description["b_ub"][0] -= 0.5
+        C = hsref.Polyhedron(**description)
+        with pytest.raises(hsref.InfeasibleError) as caught:
+            hsref.project(x[0], C)
+        assert_farkas(caught.value.certificate, x.shape[1], description)

@@ -7,7 +7,7 @@ left-hand sides is 0 and of right-hand sides negative:
 .. math:: A_{ub}^T \lambda + A_{eq}^T \mu + \beta^+ - \beta^- = 0, \qquad
           b_{ub}^T \lambda + b_{eq}^T \mu + upper^T \beta^+ - lower^T \beta^- < 0 .
 
-It speaks of the data alone, so the verdict does not depend on the point that was projected.
+It speaks of the data alone, so that no verdict contradicts another, whatever point was projected.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from .working_set import (
 CONSISTENT_TOL = 1e-12
 """Relative mismatch up to which dependent right-hand sides count as consistent."""
 TINIEST = 5e-324
+LEFT_TOL = 2e-14
+"""What rounding may leave of a combination of rows that should be 0, relative to its weights."""
 
 
 @device_function
@@ -91,7 +93,9 @@ def farkas(row, sign, k, data, shared, work, iwork):
 
     Entries are signed numbers for the constraints as given: rows of A_ub (>= 0), rows of A_eq,
     coordinates (> 0 for the upper bound, < 0 for the lower). Valid means that the combined
-    right-hand side is negative beyond the rounding of its terms.
+    right-hand side is negative beyond the rounding of its terms, and that what is left of the
+    combined rows does not matter: rows that are all but opposite contradict each other only near
+    the origin.
     """
     lay, columns, row_inv, coord_inv, basis = shared[0], shared[1], shared[4], shared[5], shared[6]
     eq_inverse, eq_ids, eq_inv = shared[8], shared[9], shared[10]
@@ -106,6 +110,7 @@ def farkas(row, sign, k, data, shared, work, iwork):
     value = 0.0
     terms = 0.0
     reach = 0.0
+    weights = 0.0
     for a in range(k + 1):
         i = row
         weight = sign
@@ -129,6 +134,7 @@ def farkas(row, sign, k, data, shared, work, iwork):
         value += weight * side
         terms += abs(weight * side)
         reach = max(reach, abs(side))
+        weights += abs(weight)
     size = basis.shape[0]
     matrix_times(basis, w, inner)
     for e in range(size):
@@ -142,6 +148,9 @@ def farkas(row, sign, k, data, shared, work, iwork):
     remove_equality_part(basis, w, inner)
     left = 0.0
     for j in range(n):
+        # More than rounding proves only that no point is nearer than some distance.
+        if abs(w[j]) > LEFT_TOL * weights:
+            return 0
         left += abs(w[j])
     coarse = 8.0 * (k + 1.0 + size) * TINIEST
     return 1 if value < -(CONSISTENT_TOL * terms + left * reach + coarse) else 0

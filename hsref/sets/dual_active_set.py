@@ -263,6 +263,25 @@ def stationary(k, force, work, iwork, lay, reduced, coord_inv, basis):
 
 
 @device_function
+def broken(size, floor, data, columns, work, lay, row_inv):
+    """Return 1 if y violates a row as it was given, else 0.
+
+    Right-hand sides are relaxed in proportion to y, which may have been far away by then.
+    """
+    rhs, y = work[lay[RHS] : lay[Y0]], work[lay[Y] : lay[Z]]
+    for i in range(lay[ROWS]):
+        given = data[i] * row_inv[0, i]
+        if rhs[i] != given:
+            over = -given
+            for j in range(y.shape[0]):
+                over += columns[j, i] * y[j]
+            # Written so that NaN fails.
+            if not (over <= GIVE_UP_TOL * (abs(given) + size) + floor):
+                return 1
+    return 0
+
+
+@device_function
 def polish(k, x_size, data, shared, work, iwork):
     """Form y, correct the working residual, and go on while a recomputed slack is violated.
 
@@ -354,6 +373,8 @@ def polish(k, x_size, data, shared, work, iwork):
             # Near an apex y may vanish; round-off of x itself is then all that is left.
             holds = worst <= GIVE_UP_TOL or slip <= 64.0 * EPS * x_size
             if stationary(k, x_size + size, work, iwork, lay, reduced, coord_inv, basis) == 0:
+                holds = False
+            if broken(size, 64.0 * EPS * x_size, data, columns, work, lay, row_inv) == 1:
                 holds = False
             return k, steps, SOLVED if holds else MAX_STEPS
         if steps > limit:

@@ -288,10 +288,12 @@ def inner(x, steps, limit, lay, shared, work, iwork):
                     full = np.inf
                     move(toward, step, event, lay, work, iwork)
                     break
+                # The direction is 0 up to NULL_TOL, which is coarser than a proof may be.
                 for c in range(d.shape[0]):
                     d[c] *= toward
                 for j in range(w.shape[0]):
-                    w[j] *= toward
+                    w[j] = 0.0
+                add_rows(1.0, d, shared, w)
                 if farkas_value(d, w, lay, shared, work) == 1:
                     return k, left, steps, PRIMAL_INFEASIBLE
         if steps > limit:
