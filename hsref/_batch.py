@@ -28,6 +28,7 @@ from ._codes import (
 )
 from ._heap import keep_heap
 from ._jit import DeviceFunction, device_function, specialise
+from ._scratch import scratch
 from ._threads import run_chunks
 
 ARENA_FLOATS = 1 << 17
@@ -298,9 +299,9 @@ def run_project(
                 np.zeros((1, INFO_SIZE), np.int32),
                 np.zeros((1, 2)),
             )
-        xw, yw = np.empty(n), np.empty(n)
-        work = np.empty(max(kernel.work_size, 1))
-        iwork = np.empty(max(kernel.iwork_size, 1), np.int32)
+        xw, yw, work, iwork = scratch(
+            (n, float), (n, float), (kernel.work_size, float), (kernel.iwork_size, np.int32)
+        )
         pieces = tapes[begin] = []
         tape_f, tape_i = _NO_ROOM
         at = begin
@@ -358,11 +359,10 @@ def run_hs(
     ]  # fmt: skip
 
     def chunk(begin: int, end: int) -> None:
-        driver(
-            *read, step, kernel.shared, mask, out,
-            np.empty(n), np.empty(n), np.empty(max(kernel.hs_work_size, 1)),
-            np.empty(max(kernel.hs_iwork_size, 1), np.int32), begin, end,
-        )  # fmt: skip
+        own = scratch(
+            (n, float), (n, float), (kernel.hs_work_size, float), (kernel.hs_iwork_size, np.int32)
+        )
+        driver(*read, step, kernel.shared, mask, out, *own, begin, end)
 
     run_chunks(chunk, rows, kernel.hs_cost + 4.0 * n, n_threads)
     return out

@@ -18,6 +18,7 @@ STOREY = {
     "_caching": 0,
     "_jit": 0,
     "_heap": 0,
+    "_scratch": 0,
     "_threads": 0,
     "_batch": 1,
     "sets": 2,

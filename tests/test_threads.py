@@ -337,3 +337,45 @@ def test_no_writable_folder_warns_once_and_works(tmp_path):
     print(sum("NUMBA_CACHE_DIR" in str(w.message) for w in caught))
     """
     assert run(code).split("\n") == ["[0.625, 0.375, 0.0]", "1"]
+
+
+def test_scratch_keeps_its_distance():
+    # Compiled loops sum in another order where two arrays lie within a few vectors of each other.
+    from hsref._scratch import APART, scratch
+
+    arrays = scratch((4, float), (0, float), (7, np.int32), (1, float))
+    assert [len(a) for a in arrays] == [4, 1, 7, 1]
+    assert all(a.flags.writeable and a.flags.aligned for a in arrays)
+    starts = [a.ctypes.data for a in arrays]
+    ends = [start + a.nbytes for start, a in zip(starts, arrays, strict=True)]
+    assert all(b - a >= APART for a, b in zip(ends, starts[1:], strict=False))
+
+
+def test_both_drivers_work_in_scratch_of_that_kind(monkeypatch):
+    import hsref._batch
+
+    made = []
+    original = hsref._batch.scratch
+    monkeypatch.setattr(hsref._batch, "scratch", lambda *args: made.append(1) or original(*args))
+    x = np.array([[1.0, 2.0, 3.0]])
+    record = hsref.projection(x, hsref.Simplex(3))
+    assert len(made) == 1
+    _ = record.jacobian() @ x
+    assert len(made) == 2
+
+
+def test_a_sample_has_the_same_bits_wherever_its_scratch_lies():
+    # c'x is all cancellation here, so that the order of its terms shows.
+    c = np.array([-50.53698517, 50.53698517, -101.07397034, 101.07397034])
+    x, offset = np.array([101.07397034, 0.0, 50.53698517, -151.61095551]), -85255776.89212832
+    C = hsref.Hyperplane(c, offset)
+    wanted = hsref.project(x, C).tobytes()
+    rng = np.random.default_rng(0)
+    kept: list = []
+    for _ in range(4000):
+        kept = [*kept[-40:], np.empty(int(rng.integers(0, 3000)))]
+        rows = int(rng.integers(1, 300))
+        batch = np.concatenate([x[None], rng.normal(size=(rows - 1, 4))])
+        p = hsref.projection(batch, C, offset=np.full(rows, offset))
+        assert p.y[0].tobytes() == wanted
+        assert hsref.project(p.x[0], C, offset=offset).tobytes() == wanted
