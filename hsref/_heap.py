@@ -16,8 +16,8 @@ def keep_heap() -> None:
 
     glibc hands the free end of its heap back to the system as soon as that is longer than twice the
     largest array that was ever freed, and a loop over batches then pays for every page of every
-    record again: three times the work of a projection where points are long. Freeing one array of
-    32 MiB, which nobody writes to, raises that limit to 64 MiB, as any program does that has once
-    freed its data. Other allocators, and one that the environment has configured, take no notice.
+    record again, which may be more than the projection. Freeing one array of 32 MiB, which nobody
+    writes to, raises that limit to 64 MiB, as any program does that has once freed its data. Other
+    allocators, and one that the environment has configured, take no notice.
     """
     np.empty(LARGEST, np.uint8)

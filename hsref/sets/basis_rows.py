@@ -23,6 +23,7 @@ import numpy as np
 
 from .._batch import readonly
 from .._jit import DeviceFunction, device_function, specialise
+from .._scratch import scratch
 from .._threads import run_chunks
 
 INDEPENDENT = 1e-10
@@ -227,9 +228,13 @@ def run_basis(
     states = [readonly(np.ascontiguousarray(a, np.int8)) for a in (row_state, bound_state)]
 
     def chunk(begin: int, end: int) -> None:
+        Q, T, ids, part, coeff = scratch(
+            (most * n, float), (most * (most + 1) // 2, float), (most, np.int64), (n, float),
+            (most, float),
+        )  # fmt: skip
+        Q.fill(0.0)
         _DRIVERS[name].cpu(
-            *read, p, *states, np.zeros((most, n)), np.empty(most * (most + 1) // 2),
-            np.empty(max(most, 1), np.int64), np.empty(n), np.empty(max(most, 1)), out, lead,
+            *read, p, *states, Q[: most * n].reshape(most, n), T, ids, part, coeff, out, lead,
             begin, end,
         )  # fmt: skip
 

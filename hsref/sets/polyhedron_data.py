@@ -25,6 +25,7 @@ import numpy as np
 from .._batch import RawRecord, readonly
 from .._codes import SOLVED
 from .._jit import DeviceFunction, device_function, specialise
+from .._scratch import scratch
 from .._threads import run_chunks
 from .packed_factor import FLAT_FACTOR, factor_times, factor_transpose_times
 from .working_rows import (
@@ -252,10 +253,8 @@ def run_rhs(
     ]
 
     def chunk(begin: int, end: int) -> None:
-        driver.cpu(
-            *read, shared, out, np.empty(g.shape[1]), np.empty(width),
-            np.empty(6 * n + 2 * k_e), np.empty(n, np.int32), begin, end,
-        )  # fmt: skip
+        own = scratch((g.shape[1], float), (width, float), (6 * n + 2 * k_e, float), (n, np.int32))
+        driver.cpu(*read, shared, out, *own, begin, end)
 
     run_chunks(chunk, rows, cost, None)
     return out
